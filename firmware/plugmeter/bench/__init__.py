@@ -1,0 +1,1 @@
+"""Measurements of Plugmeter itself and of other listeners, against each other in the same run."""

@@ -1,0 +1,1 @@
+"""Pure: time and records come in as arguments, values go out; no socket, thread, clock or file."""

@@ -1,0 +1,1 @@
+"""A report made visible: text, HTML, comparison. The report itself is made in ``measure``."""

@@ -1,0 +1,1 @@
+"""Whatever plugs and unplugs: injected, gadget, relay, or a person (passive)."""
