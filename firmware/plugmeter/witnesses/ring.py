@@ -1,0 +1,176 @@
+"""A preallocated ring of message slots that recvmmsg(2) fills in place.
+
+One thread fills, one thread drains. The two cursors only ever grow and each is written by one side
+alone, so no lock is needed: an int store is atomic under the interpreter's lock. When the ring is
+full nothing is received and nothing is discarded here: the messages wait in the socket, whose own
+overflow the kernel counts (sk_drops).
+
+Why recvmmsg and not ``socket.recv_into``: each call gives the interpreter's lock away, and a receive
+thread that does so once a message gets it back once in a switch interval while another thread is
+busy (docs/decisions/2026-11-21-receive-path.md).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import socket
+import time
+from array import array
+from collections.abc import Iterator
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Iovec(ctypes.Structure):
+    """struct iovec (bits/types/struct_iovec.h)."""
+
+    _fields_ = (("iov_base", ctypes.c_void_p), ("iov_len", ctypes.c_size_t))
+
+
+class _Msghdr(ctypes.Structure):
+    """struct msghdr (bits/socket.h)."""
+
+    _fields_ = (
+        ("msg_name", ctypes.c_void_p),
+        ("msg_namelen", ctypes.c_uint32),
+        ("msg_iov", ctypes.c_void_p),
+        ("msg_iovlen", ctypes.c_size_t),
+        ("msg_control", ctypes.c_void_p),
+        ("msg_controllen", ctypes.c_size_t),
+        ("msg_flags", ctypes.c_int),
+    )
+
+
+class _Mmsghdr(ctypes.Structure):
+    """struct mmsghdr (recvmmsg(2))."""
+
+    _fields_ = (("msg_hdr", _Msghdr), ("msg_len", ctypes.c_uint))
+
+
+class _SockaddrNl(ctypes.Structure):
+    """struct sockaddr_nl (linux/netlink.h)."""
+
+    _fields_ = (
+        ("nl_family", ctypes.c_ushort),
+        ("nl_pad", ctypes.c_ushort),
+        ("nl_pid", ctypes.c_uint32),
+        ("nl_groups", ctypes.c_uint32),
+    )
+
+
+_libc.recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
+_libc.recvmmsg.restype = ctypes.c_int
+_libc.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mlock.restype = ctypes.c_int
+
+_U32_PER_HDR = ctypes.sizeof(_Mmsghdr) // 4
+_FLAGS_AT = (_Mmsghdr.msg_hdr.offset + _Msghdr.msg_flags.offset) // 4
+_LEN_AT = _Mmsghdr.msg_len.offset // 4
+_U32_PER_NAME = ctypes.sizeof(_SockaddrNl) // 4
+_PID_AT = _SockaddrNl.nl_pid.offset // 4
+
+
+class MessageRing:
+    """``slots`` messages of at most ``slot_bytes`` each.
+
+    ``slots`` must be a power of two, so that a cursor becomes an index by a mask. A longer message
+    is cut and marked ``truncated``; a uevent's environment has at most 2,048 bytes
+    (include/linux/kobject.h, UEVENT_BUFFER_SIZE).
+    """
+
+    def __init__(self, slots: int = 2048, slot_bytes: int = 4096) -> None:
+        if slots < 1 or slots & (slots - 1):
+            raise ValueError(f"a ring has a power of two of slots, not {slots}")
+        self.slots = slots
+        self.slot_bytes = slot_bytes
+        self._mask = slots - 1
+        self._memory = mmap.mmap(-1, slots * slot_bytes)
+        self._view = memoryview(self._memory)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self._headers = (_Mmsghdr * slots)()
+        self._names = (_SockaddrNl * slots)()
+        self._iovecs = (_Iovec * slots)()
+        for i in range(slots):
+            self._iovecs[i].iov_base = self._address + i * slot_bytes
+            self._iovecs[i].iov_len = slot_bytes
+            header = self._headers[i].msg_hdr
+            header.msg_name = ctypes.addressof(self._names) + i * ctypes.sizeof(_SockaddrNl)
+            header.msg_namelen = ctypes.sizeof(_SockaddrNl)
+            header.msg_iov = ctypes.addressof(self._iovecs) + i * ctypes.sizeof(_Iovec)
+            header.msg_iovlen = 1
+        self._headers_at = ctypes.addressof(self._headers)
+        self._header_words = memoryview(self._headers).cast("B").cast("I")
+        self._name_words = memoryview(self._names).cast("B").cast("I")
+        self._stamps_ns = array("Q", bytes(8 * slots))
+        self.filled = 0
+        """How many messages have ever been put in; written by the filling thread alone."""
+        self.drained = 0
+        """How many have ever been taken out; written by the draining thread alone."""
+
+    def lock_memory(self) -> bool:
+        """Keep the ring in RAM (mlock(2)); False where that is not permitted."""
+        return bool(_libc.mlock(self._address, self.slots * self.slot_bytes) == 0)
+
+    def fill(self, sock: socket.socket, most: int = 1024) -> int:
+        """Receive what is there without blocking, in one system call; how many came.
+
+        0 when nothing is there or no slot is free (tell them apart by ``full``). Raises OSError,
+        ENOBUFS among them, which comes before the messages that are still queued.
+        """
+        at = self.filled & self._mask
+        room = min(most, self.slots - at, self.slots - (self.filled - self.drained))
+        if room <= 0:
+            return 0
+        got: int = _libc.recvmmsg(
+            sock.fileno(), self._headers_at + at * ctypes.sizeof(_Mmsghdr), room, socket.MSG_DONTWAIT, None
+        )
+        # One stamp for the batch, after it: what waited in the queue has no time of its own.
+        now_ns = time.monotonic_ns()
+        if got < 0:
+            number = ctypes.get_errno()
+            if number in (errno.EAGAIN, errno.EINTR):
+                return 0
+            raise OSError(number, os.strerror(number))
+        if got == 1:
+            self._stamps_ns[at] = now_ns
+        else:
+            self._stamps_ns[at : at + got] = array("Q", (now_ns,)) * got
+        self.filled += got
+        return got
+
+    @property
+    def full(self) -> bool:
+        """Whether no slot is free."""
+        return self.filled - self.drained >= self.slots
+
+    def __len__(self) -> int:
+        return self.filled - self.drained
+
+    def drain(self, most: int) -> Iterator[tuple[int, int, int, memoryview]]:
+        """Up to ``most`` messages that are there now, oldest first: (t_ns, sender, flags, data).
+
+        ``sender`` is a netlink port (0: the kernel), ``flags`` are recvmsg(2)'s (MSG_TRUNC: cut).
+        ``data`` is a view into the ring, good only until the iteration ends: then the slots are free.
+        """
+        view, size = self._view, self.slot_bytes
+        until = min(self.filled, self.drained + most)
+        while self.drained < until:
+            first = self.drained & self._mask
+            last = min(first + until - self.drained, self.slots)
+            # Columns, taken out in C: four fields a message by index would cost as much as parsing it.
+            headers = self._header_words[first * _U32_PER_HDR : last * _U32_PER_HDR]
+            names = self._name_words[first * _U32_PER_NAME : last * _U32_PER_NAME]
+            columns = zip(
+                self._stamps_ns[first:last],
+                names[_PID_AT::_U32_PER_NAME].tolist(),
+                headers[_FLAGS_AT::_U32_PER_HDR].tolist(),
+                headers[_LEN_AT::_U32_PER_HDR].tolist(),
+                range(first * size, last * size, size),
+                strict=True,
+            )
+            for t_ns, sender, flags, length, start in columns:
+                yield t_ns, sender, flags, view[start : start + length]
+            self.drained += last - first
