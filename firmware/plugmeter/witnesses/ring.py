@@ -19,7 +19,8 @@ import os
 import socket
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -73,6 +74,19 @@ _U32_PER_NAME = ctypes.sizeof(_SockaddrNl) // 4
 _PID_AT = _SockaddrNl.nl_pid.offset // 4
 
 
+class Batch(NamedTuple):
+    """Messages in the ring, as columns of equal length, oldest first."""
+
+    stamps_ns: Sequence[int]
+    slots: Sequence[memoryview]
+    """The whole slot of each message; good until it is released."""
+    lengths: Sequence[int]
+    senders: Sequence[int]
+    """Netlink ports; 0 is the kernel."""
+    flags: Sequence[int]
+    """As recvmsg(2) returns them: MSG_TRUNC where the message was longer than its slot."""
+
+
 class MessageRing:
     """``slots`` messages of at most ``slot_bytes`` each.
 
@@ -88,7 +102,8 @@ class MessageRing:
         self.slot_bytes = slot_bytes
         self._mask = slots - 1
         self._memory = mmap.mmap(-1, slots * slot_bytes)
-        self._view = memoryview(self._memory)
+        view = memoryview(self._memory)
+        self._slot_views = [view[i * slot_bytes : (i + 1) * slot_bytes] for i in range(slots)]
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self._headers = (_Mmsghdr * slots)()
         self._names = (_SockaddrNl * slots)()
@@ -134,12 +149,20 @@ class MessageRing:
             if number in (errno.EAGAIN, errno.EINTR):
                 return 0
             raise OSError(number, os.strerror(number))
-        if got == 1:
-            self._stamps_ns[at] = now_ns
-        else:
-            self._stamps_ns[at : at + got] = array("Q", (now_ns,)) * got
-        self.filled += got
+        self.publish(got, now_ns)
         return got
+
+    def publish(self, count: int, t_ns: int) -> None:
+        """Hand over ``count`` messages that were just written at the cursor, stamped ``t_ns``.
+
+        They must not reach beyond the last slot. Nothing is copied and nothing allocated but the cursor.
+        """
+        at = self.filled & self._mask
+        if count == 1:
+            self._stamps_ns[at] = t_ns
+        else:
+            self._stamps_ns[at : at + count] = array("Q", (t_ns,)) * count
+        self.filled += count
 
     @property
     def full(self) -> bool:
@@ -149,28 +172,24 @@ class MessageRing:
     def __len__(self) -> int:
         return self.filled - self.drained
 
-    def drain(self, most: int) -> Iterator[tuple[int, int, int, memoryview]]:
-        """Up to ``most`` messages that are there now, oldest first: (t_ns, sender, flags, data).
+    def peek(self, most: int) -> Batch:
+        """The oldest messages that are there, up to ``most``, in place; ``release`` frees their slots.
 
-        ``sender`` is a netlink port (0: the kernel), ``flags`` are recvmsg(2)'s (MSG_TRUNC: cut).
-        ``data`` is a view into the ring, good only until the iteration ends: then the slots are free.
+        It ends at the ring's last slot, so there may be more behind it.
         """
-        view, size = self._view, self.slot_bytes
-        until = min(self.filled, self.drained + most)
-        while self.drained < until:
-            first = self.drained & self._mask
-            last = min(first + until - self.drained, self.slots)
-            # Columns, taken out in C: four fields a message by index would cost as much as parsing it.
-            headers = self._header_words[first * _U32_PER_HDR : last * _U32_PER_HDR]
-            names = self._name_words[first * _U32_PER_NAME : last * _U32_PER_NAME]
-            columns = zip(
-                self._stamps_ns[first:last],
-                names[_PID_AT::_U32_PER_NAME].tolist(),
-                headers[_FLAGS_AT::_U32_PER_HDR].tolist(),
-                headers[_LEN_AT::_U32_PER_HDR].tolist(),
-                range(first * size, last * size, size),
-                strict=True,
-            )
-            for t_ns, sender, flags, length, start in columns:
-                yield t_ns, sender, flags, view[start : start + length]
-            self.drained += last - first
+        first = self.drained & self._mask
+        last = min(first + min(most, self.filled - self.drained), self.slots)
+        # Columns, taken out in C: four fields a message by index would cost as much as parsing it.
+        headers = self._header_words[first * _U32_PER_HDR : last * _U32_PER_HDR]
+        names = self._name_words[first * _U32_PER_NAME : last * _U32_PER_NAME]
+        return Batch(
+            self._stamps_ns[first:last],
+            self._slot_views[first:last],
+            headers[_LEN_AT::_U32_PER_HDR].tolist(),
+            names[_PID_AT::_U32_PER_NAME].tolist(),
+            headers[_FLAGS_AT::_U32_PER_HDR].tolist(),
+        )
+
+    def release(self, count: int) -> None:
+        """The oldest ``count`` messages have been read: their slots may be filled again."""
+        self.drained += count

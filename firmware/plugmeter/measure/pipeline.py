@@ -1,0 +1,291 @@
+"""The pipeline: records in, verdicts and accounts out. Everything that ``measure`` knows, put in line.
+
+    records -> timeline -> edges      -> episodes  \\
+                        -> uevents    -> sightings  > matching -> judge -> verdicts -> ledger
+                        -> nodes      -> node merge /
+                        -> gaps, tallies -> witness ledgers
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from plugmeter.measure.certificate import LineWatch
+from plugmeter.measure.clocks import ClockTracker
+from plugmeter.measure.enumerations import Enumeration, enumeration_of
+from plugmeter.measure.episodes import AmbiguousPulse, Episode, EpisodeDetector
+from plugmeter.measure.gaps import GapIntervals
+from plugmeter.measure.latency import LatencyHistogram
+from plugmeter.measure.ledger import VerdictLedger, WitnessLedger
+from plugmeter.measure.matching import Lost, Matched, Matcher, Surplus
+from plugmeter.measure.nodes import NodeMerger, NodeSighting
+from plugmeter.measure.ports import PortMachine
+from plugmeter.measure.seqnums import SeqnumLedger
+from plugmeter.measure.sightings import Sightings
+from plugmeter.measure.timeline import Timeline
+from plugmeter.measure.verdicts import Judge, Verdict
+from plugmeter.records import (
+    Driven,
+    Edge,
+    Gap,
+    Level,
+    LineAccount,
+    ListenerSample,
+    NodeEvent,
+    Presence,
+    Record,
+    RunEnd,
+    RunStart,
+    Tally,
+    Uevent,
+)
+
+REORDER_NS = 500_000_000
+"""How long a hole in the SEQNUMs may stay open before it counts (two events may arrive inverted)."""
+
+LOSSES_KEPT = 1000
+
+
+@dataclass(slots=True)
+class PortAccount:
+    """What happened on one port."""
+
+    expected: int = 0
+    matched: int = 0
+    late: int = 0
+    lost: int = 0
+    ambiguous: int = 0
+
+
+class _Port:
+    """One port's own machinery."""
+
+    def __init__(self, name: str, start: RunStart, initially_high: bool) -> None:
+        self.episodes = EpisodeDetector(name, start.debounce_ns, initially_high)
+        self.matcher = Matcher(
+            name, nominal_ns=start.nominal_ns, lost_after_ns=start.lost_after_ns, hold_ns=start.debounce_ns
+        )
+        self.machine = PortMachine(name)
+        self.line = LineWatch(name)
+        self.account = PortAccount()
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """Every decided episode's time and whether it was lost, 9 bytes each."""
+
+    t_ns: array[int] = field(default_factory=lambda: array("q"))
+    lost: bytearray = field(default_factory=bytearray)
+
+
+class Pipeline:
+    """Feed it records, tell it how far time has come, ask it what it knows.
+
+    It never looks at a clock: the same calls in the same order give the same answers.
+    """
+
+    def __init__(self, start: RunStart) -> None:
+        self.start = start
+        self.end: RunEnd | None = None
+        self.timeline = Timeline()
+        self.ports: dict[str, _Port] = {}
+        self.witnesses = {name: WitnessLedger(name) for name in start.witnesses}
+        self.verdicts = VerdictLedger()
+        self.seqnums = SeqnumLedger(reorder_window_ns=REORDER_NS)
+        self.latency = {
+            stage: LatencyHistogram()
+            for stage in ("edge_to_uevent_plug", "edge_to_uevent_pull", "uevent_to_udev", "edge_to_node")
+        }
+        self.gpio_to_netlink = ClockTracker()
+        self.netlink_to_udev = ClockTracker()
+        self.outcomes = Outcomes()
+        self.losses: list[Verdict] = []
+        self.losses_omitted = 0
+        self.expected_plugs = 0
+        self.first_listeners: ListenerSample | None = None
+        self.last_listeners: ListenerSample | None = None
+        self.presences: list[Presence] = []
+        self._gaps = GapIntervals(2 * start.lost_after_ns)
+        self._sightings = Sightings(2 * start.lost_after_ns)
+        self._judge = Judge(frozenset(start.witnesses), self._sightings, self._gaps, start.nominal_ns)
+        self._nodes = NodeMerger(window_ns=start.nominal_ns)
+        self._initially_high: dict[str, bool] = {}
+        self._take: dict[type[Any], Callable[[Any], None]] = {
+            Uevent: self._take_uevent,
+            Edge: self._take_edge,
+            Driven: lambda record: self._port(record.port).line.feed(record),
+            Level: self._take_level,
+            NodeEvent: self._take_node,
+            Gap: self._take_gap,
+            Tally: self._take_tally,
+            LineAccount: lambda record: self._port(record.port).line.feed(record),
+            Presence: self.presences.append,
+            ListenerSample: self._take_listeners,
+        }
+
+    # -- inputs ---------------------------------------------------------------------------------
+
+    def feed(self, records: Iterable[Record]) -> None:
+        """Take records in, in the order in which they were read."""
+        self.timeline.add(records)
+
+    def advance(self, watermark_ns: int) -> None:
+        """Everything up to ``watermark_ns`` has been fed: decide what can be decided."""
+        take = self._take
+        for record in self.timeline.release(watermark_ns):
+            take[type(record)](record)
+        self.seqnums.advance(watermark_ns)
+        for sighting in self._nodes.advance(watermark_ns):
+            self._note_node(sighting)
+        for name in self.ports:
+            self._move_on(name, watermark_ns)
+        self._pronounce(self._judge.settle(watermark_ns))
+
+    def finish(self, end: RunEnd) -> None:
+        """The run is over: decide the rest from what there is. Nothing may be fed afterwards."""
+        self.advance(end.t_ns)
+        self.end = end
+        for sighting in self._nodes.finish():
+            self._note_node(sighting)
+        for port in self.ports.values():
+            self._take_episodes(port, port.episodes.finish(end.t_ns))
+            self._take_results(port, port.matcher.finish(end.t_ns))
+        self._pronounce(self._judge.settle(end.t_ns, final=True))
+
+    # -- what is known --------------------------------------------------------------------------
+
+    @property
+    def undecided(self) -> int:
+        """Episodes that wait for an enumeration or a witness, and enumerations that wait for an episode."""
+        return len(self._judge) + sum(sum(port.matcher.undecided) for port in self.ports.values())
+
+    @property
+    def nodes_unclaimed(self) -> int:
+        """Device nodes that came or went without an episode on a wired port."""
+        return self._judge.nodes_unclaimed
+
+    # -- one method a record type ---------------------------------------------------------------
+
+    def _port(self, name: str) -> _Port:
+        port = self.ports.get(name)
+        if port is None:
+            port = self.ports[name] = _Port(name, self.start, self._initially_high.get(name, False))
+        return port
+
+    def _take_uevent(self, uevent: Uevent) -> None:
+        witness = uevent.witness
+        self.witnesses[witness].deliver()
+        if witness == "netlink":
+            self.seqnums.feed(uevent.seqnum, uevent.t_ns)
+        enumeration = enumeration_of(uevent)
+        if enumeration is not None:
+            self._take_enumeration(enumeration)
+        elif uevent.subsystem == "block":
+            self._nodes.feed(uevent)
+        elif uevent.devtype == "usb_device" and uevent.action == "bind" and witness == "netlink":
+            self._take_bind(uevent)
+
+    def _take_enumeration(self, enumeration: Enumeration) -> None:
+        if self._sightings.see(enumeration):
+            port = self._port(enumeration.port)
+            port.matcher.add_enumeration(enumeration)
+            port.machine.feed("add" if enumeration.added else "remove", enumeration.t_ns)
+
+    def _take_bind(self, uevent: Uevent) -> None:
+        name = uevent.devpath.rpartition("/")[2]
+        if name in self.ports:
+            self.ports[name].machine.feed("bind", uevent.t_ns)
+
+    def _take_edge(self, edge: Edge) -> None:
+        self.witnesses["gpio"].deliver()
+        port = self._port(edge.port)
+        port.line.feed(edge)
+        port.machine.feed("vbus_high" if edge.rising else "vbus_low", edge.t_ns)
+        self._take_episodes(port, port.episodes.feed(edge))
+
+    def _take_level(self, level: Level) -> None:
+        if level.port not in self.ports:
+            self._initially_high[level.port] = level.high
+        self._port(level.port).line.feed(level)
+
+    def _take_node(self, event: NodeEvent) -> None:
+        self.witnesses["inotify"].deliver()
+        self._nodes.feed(event)
+
+    def _take_gap(self, gap: Gap) -> None:
+        self.witnesses[gap.witness].gap(gap)
+        self._gaps.add(gap)
+        if gap.witness == "gpio":
+            for port in self.ports.values():
+                port.line.feed(gap)
+
+    def _take_tally(self, tally: Tally) -> None:
+        self.witnesses[tally.witness].tally(tally)
+
+    def _take_listeners(self, sample: ListenerSample) -> None:
+        # What a listener lost in this run is the difference between the two.
+        self.first_listeners = self.first_listeners or sample
+        self.last_listeners = sample
+
+    # -- on the way to a verdict ----------------------------------------------------------------
+
+    def _move_on(self, name: str, now_ns: int) -> None:
+        port = self.ports[name]
+        self._take_episodes(port, port.episodes.advance(now_ns))
+        self._take_results(port, port.matcher.advance(now_ns))
+
+    def _take_episodes(self, port: _Port, found: Iterable[Episode | AmbiguousPulse]) -> None:
+        for item in found:
+            if isinstance(item, Episode):
+                self.verdicts.expected += 1
+                self.expected_plugs += item.plugged
+                port.account.expected += 1
+                port.matcher.add_episode(item)
+            else:
+                self.verdicts.ambiguous += 1
+                port.account.ambiguous += 1
+                port.matcher.add_pulse(item)
+
+    def _take_results(self, port: _Port, results: Iterable[Matched | Lost | Surplus]) -> None:
+        for result in results:
+            if isinstance(result, Matched):
+                self._judge.hold(result)
+            elif isinstance(result, Lost):
+                port.machine.feed("timeout", result.episode.t_start_ns)
+                self._pronounce([self._judge.lost(result)])
+            elif isinstance(result, Surplus):
+                self.verdicts.surplus(result.kind)
+
+    def _note_node(self, sighting: NodeSighting) -> None:
+        self._judge.note_node(sighting)
+
+    def _pronounce(self, verdicts: Iterable[Verdict]) -> None:
+        for verdict in verdicts:
+            episode = verdict.episode
+            self.verdicts.pronounce(verdict.outcome, verdict.stage)
+            account = self.ports[episode.port].account
+            setattr(account, verdict.outcome, getattr(account, verdict.outcome) + 1)
+            self.outcomes.t_ns.append(episode.t_start_ns)
+            self.outcomes.lost.append(verdict.outcome == "lost")
+            if verdict.outcome == "lost":
+                if len(self.losses) < LOSSES_KEPT:
+                    self.losses.append(verdict)
+                else:
+                    self.losses_omitted += 1
+            self._measure_latency(verdict)
+
+    def _measure_latency(self, verdict: Verdict) -> None:
+        episode = verdict.episode
+        if verdict.netlink_ns is not None:
+            stage = "edge_to_uevent_plug" if episode.plugged else "edge_to_uevent_pull"
+            self.latency[stage].record_ns(verdict.netlink_ns - episode.t_start_ns)
+            if episode.plugged:
+                self.gpio_to_netlink.add(episode.t_start_ns, verdict.netlink_ns)
+            if verdict.udev_ns is not None:
+                self.latency["uevent_to_udev"].record_ns(verdict.udev_ns - verdict.netlink_ns)
+                self.netlink_to_udev.add(verdict.netlink_ns, verdict.udev_ns)
+        if verdict.node_ns is not None and episode.plugged:
+            self.latency["edge_to_node"].record_ns(verdict.node_ns - episode.t_start_ns)

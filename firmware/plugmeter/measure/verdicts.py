@@ -1,0 +1,155 @@
+"""Verdicts: what became of an episode, once every witness has had its chance to see it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from plugmeter.measure.episodes import Episode
+from plugmeter.measure.gaps import GapIntervals
+from plugmeter.measure.matching import Lost, Matched
+from plugmeter.measure.nodes import NodeSighting
+from plugmeter.measure.sightings import Sightings
+from plugmeter.measure.stages import Evidence, Sight, Stage, stage_of
+from plugmeter.records import WitnessName
+
+Outcome: TypeAlias = Literal["matched", "late", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one episode. ``stage`` is where it was lost, None otherwise.
+
+    The times are None where that witness did not see it.
+    """
+
+    episode: Episode
+    outcome: Outcome
+    stage: Stage | None
+    netlink_ns: int | None = None
+    udev_ns: int | None = None
+    node_ns: int | None = None
+
+
+class Judge:
+    """Holds each matched episode until all observed witnesses saw it, or ``patience_ns`` has passed.
+
+    ``observed`` are the witnesses that take part in the run: what they did not see counts against a
+    stage, what nobody looked for does not.
+    """
+
+    def __init__(
+        self, observed: frozenset[str], sightings: Sightings, gaps: GapIntervals, patience_ns: int
+    ) -> None:
+        self._observed = observed
+        self._sightings = sightings
+        self._gaps = gaps
+        self._patience_ns = patience_ns
+        self._open: deque[Matched] = deque()
+        self._nodes: dict[tuple[str, bool], deque[NodeSighting]] = {}
+        self.nodes_unclaimed = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def note_node(self, sighting: NodeSighting) -> None:
+        """Take a node's sighting as evidence for the episode of its port."""
+        if sighting.port is None:
+            self.nodes_unclaimed += 1
+            return
+        self._nodes.setdefault((sighting.port, sighting.added), deque()).append(sighting)
+
+    def hold(self, match: Matched) -> None:
+        """Take a pair from the matching."""
+        self._open.append(match)
+
+    def lost(self, loss: Lost) -> Verdict:
+        """An episode that no enumeration came for: the stage says what the witnesses did meanwhile."""
+        from_ns = loss.episode.t_start_ns
+        until_ns = from_ns + self._patience_ns
+        evidence = Evidence(
+            netlink=self._unseen("netlink", from_ns, until_ns),
+            udev=self._unseen("udev", from_ns, until_ns),
+            node="not_expected" if "inotify" in self._observed else "not_observed",
+        )
+        return Verdict(loss.episode, "lost", stage_of(evidence))
+
+    def settle(self, now_ns: int, *, final: bool = False) -> list[Verdict]:
+        """All verdicts that are ripe; with ``final`` all, from the evidence that there is."""
+        ripe: list[Verdict] = []
+        waiting: deque[Matched] = deque()
+        for match in self._open:
+            verdict = self._judge(match, final or now_ns > match.enumeration.t_ns + self._patience_ns)
+            if verdict is None:
+                waiting.append(match)
+            else:
+                ripe.append(verdict)
+        self._open = waiting
+        self._forget_nodes(now_ns - 2 * self._patience_ns)
+        return ripe
+
+    def _judge(self, match: Matched, due: bool) -> Verdict | None:
+        episode, enumeration = match.episode, match.enumeration
+        times = self._sightings.times_ns(enumeration.seqnum)
+        from_ns, until_ns = episode.t_start_ns, enumeration.t_ns + self._patience_ns
+        next_ns = self._next_start_ns(episode)
+        nodes = self._nodes.get((episode.port, episode.plugged), deque())
+        mine = [node for node in nodes if from_ns <= _first_ns(node) < next_ns]
+        node_ns = next((node.t_inotify_ns for node in mine if node.t_inotify_ns is not None), None)
+        complete = (
+            ("netlink" in times or "netlink" not in self._observed)
+            and ("udev" in times or "udev" not in self._observed)
+            and (node_ns is not None or "inotify" not in self._observed)
+        )
+        if not (complete or due):
+            return None
+        if "inotify" not in self._observed:
+            node: Sight = "not_observed"
+        elif node_ns is not None:
+            node = "seen"
+        elif not mine:
+            node = "not_expected"
+        else:
+            node = self._unseen("inotify", from_ns, until_ns)
+        stage = stage_of(
+            Evidence(
+                netlink="seen" if "netlink" in times else self._unseen("netlink", from_ns, until_ns),
+                udev="seen" if "udev" in times else self._unseen("udev", from_ns, until_ns),
+                node=node,
+            )
+        )
+        while nodes and _first_ns(nodes[0]) < next_ns:
+            nodes.popleft()
+        outcome: Outcome = "lost" if stage else "late" if match.late else "matched"
+        return Verdict(episode, outcome, stage, times.get("netlink"), times.get("udev"), node_ns)
+
+    def _next_start_ns(self, episode: Episode) -> float:
+        """When the next episode of the same kind on the same port begins, as far as one is waiting."""
+        starts = (
+            other.episode.t_start_ns
+            for other in self._open
+            if other.episode.port == episode.port
+            and other.episode.plugged == episode.plugged
+            and other.episode.ordinal > episode.ordinal
+        )
+        return min(starts, default=math.inf)
+
+    def _forget_nodes(self, before_ns: int) -> None:
+        for key, nodes in list(self._nodes.items()):
+            while nodes and _first_ns(nodes[0]) < before_ns:
+                nodes.popleft()
+                self.nodes_unclaimed += 1
+            if not nodes:
+                del self._nodes[key]
+
+    def _unseen(self, witness: WitnessName, from_ns: int, until_ns: int) -> Sight:
+        if witness not in self._observed:
+            return "not_observed"
+        return "gap" if self._gaps.overlaps(witness, from_ns, until_ns) else "missed"
+
+
+def _first_ns(node: NodeSighting) -> int:
+    times = (node.t_netlink_ns, node.t_udev_ns, node.t_inotify_ns)
+    return min(t for t in times if t is not None)

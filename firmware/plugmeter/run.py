@@ -1,0 +1,184 @@
+"""One run: drives the witnesses and a rig, and hands the pipeline what they say. Owns clock and loop.
+
+The pipeline is pure; this is the driver beside it. Every input that the pipeline gets passes
+``_Feed``, which can also write it down: so a recording holds just what the report was made of.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from plugmeter.measure.pipeline import Pipeline
+from plugmeter.recording import Input
+from plugmeter.records import Level, LineAccount, Presence, Record, RunEnd, RunStart
+from plugmeter.rigs.rig import Rig
+from plugmeter.witnesses.witness import Witness
+
+REORDER_NS = 20_000_000
+"""How long a stamped record may take from its witness's thread to the loop before the timeline moves on."""
+
+TICK_S = 0.05
+IDLE_TICK_S = 1.0
+QUIET_NS = 300_000_000
+"""A rig is done and nothing waits: after this long without a record the run is over."""
+STOP_GRACE_NS = 1_000_000_000
+"""After Ctrl-C: how long what is under way may take to be seen."""
+
+
+class GroundTruth(Protocol):
+    """The gpio witness, as far as a run needs more of it than of the others."""
+
+    def levels(self) -> Sequence[Level]:
+        """The lines as they are read now."""
+        ...
+
+    def accounts(self) -> Sequence[LineAccount]:
+        """What is known of the lines apart from their edges."""
+        ...
+
+
+@dataclass(slots=True)
+class Equipment:
+    """What a run is made with; put together by ``daemon``."""
+
+    start: RunStart
+    witnesses: Sequence[Witness]
+    rig: Rig
+    truth: GroundTruth | None = None
+    sample: Callable[[], Iterable[Record]] = lambda: ()
+    """Records that are read at the start and the end: listeners, coldplug."""
+    resync: Callable[[], Presence] | None = None
+    """A coldplug scan, for what changed while a witness was losing records."""
+    keep: Callable[[Input], None] | None = None
+    """Gets every input of the pipeline, to write it down. An OSError of its ends the recording."""
+
+
+@dataclass(slots=True)
+class Stop:
+    """A request to end the run early, safe to set from a signal handler."""
+
+    asked: bool = False
+    descriptor: int = field(default_factory=lambda: os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+
+    def ask(self) -> None:
+        """End the run soon, with what was seen."""
+        self.asked = True
+        os.eventfd_write(self.descriptor, 1)
+
+
+class _Feed:
+    """The one way into the pipeline."""
+
+    def __init__(self, pipeline: Pipeline, keep: Callable[[Input], None] | None) -> None:
+        self._pipeline = pipeline
+        self._keep = keep
+        self.failure: str | None = None
+
+    def records(self, records: Sequence[Record]) -> None:
+        if records:
+            self._pipeline.feed(records)
+            self._write(records)
+
+    def advance(self, watermark_ns: int) -> None:
+        self._pipeline.advance(watermark_ns)
+        self._write((watermark_ns,))
+
+    def _write(self, items: Iterable[Input]) -> None:
+        if self._keep is None:
+            return
+        try:
+            for item in items:
+                self._keep(item)
+        except OSError as error:
+            self.failure = f"the recording could not be written: {error.strerror}"
+            self._keep = None
+
+
+def measure(
+    equipment: Equipment, stop: Stop, on_progress: Callable[[Pipeline, Rig], None] | None = None
+) -> Pipeline:
+    """Run to the end, or until ``stop``; the pipeline that comes back is finished.
+
+    The witnesses are open already and stay open: their closing is the caller's. A rig that dies, a
+    recording that cannot be written: the run ends INVALID, with the reason in its ``RunEnd``.
+    """
+    rig = equipment.rig
+    pipeline = Pipeline(equipment.start)
+    feed = _Feed(pipeline, equipment.keep)
+    feed._write((equipment.start,))
+    feed.records([*equipment.sample(), *(equipment.truth.levels() if equipment.truth else ())])
+    with selectors.DefaultSelector() as selector:
+        for witness in equipment.witnesses:
+            # POLLERR is always reported; a witness whose socket overflowed reads and tells.
+            selector.register(witness, selectors.EVENT_READ)
+        selector.register(stop.descriptor, selectors.EVENT_READ)
+        rig.start()
+        interrupted = _until_done(equipment, stop, pipeline, feed, selector, on_progress)
+    failures = [line for line in (rig.failure, feed.failure) if line]
+    last = _drain(equipment)
+    feed.records(last)
+    end = RunEnd(time.monotonic_ns(), tuple(failures), interrupted, rig.emitted)
+    pipeline.finish(end)
+    feed._write((end,))
+    return pipeline
+
+
+def _until_done(
+    equipment: Equipment,
+    stop: Stop,
+    pipeline: Pipeline,
+    feed: _Feed,
+    selector: selectors.BaseSelector,
+    on_progress: Callable[[Pipeline, Rig], None] | None,
+) -> bool:
+    """The loop; whether the run was stopped early."""
+    rig, start = equipment.rig, equipment.start
+    last_record_ns = time.monotonic_ns()
+    finished_ns: int | None = None
+    stopped_ns: int | None = None
+    while True:
+        busy = len(pipeline.timeline) > 0 or pipeline.undecided > 0 or rig.progress()[1] > 0
+        selector.select(TICK_S if busy or on_progress else IDLE_TICK_S)
+        now_ns = time.monotonic_ns()
+        got = 0
+        for witness in equipment.witnesses:
+            records = witness.read()
+            got += len(records)
+            feed.records(records)
+        driven = rig.read()
+        feed.records(driven)
+        if got or driven:
+            last_record_ns = now_ns
+        feed.advance(now_ns - REORDER_NS)
+        if on_progress is not None:
+            on_progress(pipeline, rig)
+        if stop.asked and stopped_ns is None:
+            stopped_ns = now_ns
+            rig.stop()
+        if rig.finished and finished_ns is None:
+            finished_ns = now_ns
+        if stopped_ns is not None and now_ns - stopped_ns > STOP_GRACE_NS:
+            return True
+        if finished_ns is None:
+            continue
+        quiet = now_ns - last_record_ns > QUIET_NS + start.debounce_ns and not pipeline.undecided
+        if quiet or now_ns - finished_ns > start.lost_after_ns + start.debounce_ns + QUIET_NS:
+            return stopped_ns is not None
+
+
+def _drain(equipment: Equipment) -> list[Record]:
+    """What the kernel still holds, then each witness's account of itself."""
+    records: list[Record] = list(equipment.rig.read())
+    for witness in equipment.witnesses:
+        while more := witness.read():
+            records.extend(more)
+    if equipment.truth:
+        records += [*equipment.truth.levels(), *equipment.truth.accounts()]
+    records += equipment.sample()
+    records += [witness.tally() for witness in equipment.witnesses]
+    return records
