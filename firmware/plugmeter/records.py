@@ -176,6 +176,9 @@ class RunStart:
     debounce_ns: int
     nominal_ns: int
     lost_after_ns: int
+    storm_quiet_ns: int
+    claim_rate: float
+    """The loss rate that the run wants to support ("under 0.1 %")."""
     seed: int
     started_at: str
     """Wall time, RFC 3339."""

@@ -33,7 +33,7 @@ STOP_GRACE_NS = 1_000_000_000
 class GroundTruth(Protocol):
     """The gpio witness, as far as a run needs more of it than of the others."""
 
-    def levels(self) -> Sequence[Level]:
+    def levels(self, reason: str) -> Sequence[Level]:
         """The lines as they are read now."""
         ...
 
@@ -50,8 +50,10 @@ class Equipment:
     witnesses: Sequence[Witness]
     rig: Rig
     truth: GroundTruth | None = None
-    sample: Callable[[], Iterable[Record]] = lambda: ()
-    """Records that are read at the start and the end: listeners, coldplug."""
+    sample: Callable[[str], Sequence[Record]] = lambda reason: ()
+    """Records that are read at the "start" and the "end": listeners, coldplug."""
+    before: Sequence[Record] = ()
+    """What is known from before the start: the last run's coldplug scan."""
     resync: Callable[[], Presence] | None = None
     """A coldplug scan, for what changed while a witness was losing records."""
     keep: Callable[[Input], None] | None = None
@@ -111,7 +113,8 @@ def measure(
     pipeline = Pipeline(equipment.start)
     feed = _Feed(pipeline, equipment.keep)
     feed._write((equipment.start,))
-    feed.records([*equipment.sample(), *(equipment.truth.levels() if equipment.truth else ())])
+    levels = equipment.truth.levels("start") if equipment.truth else ()
+    feed.records([*equipment.before, *equipment.sample("start"), *levels])
     with selectors.DefaultSelector() as selector:
         for witness in equipment.witnesses:
             # POLLERR is always reported; a witness whose socket overflowed reads and tells.
@@ -141,6 +144,7 @@ def _until_done(
     last_record_ns = time.monotonic_ns()
     finished_ns: int | None = None
     stopped_ns: int | None = None
+    overruns = 0
     while True:
         busy = len(pipeline.timeline) > 0 or pipeline.undecided > 0 or rig.progress()[1] > 0
         selector.select(TICK_S if busy or on_progress else IDLE_TICK_S)
@@ -154,6 +158,10 @@ def _until_done(
         feed.records(driven)
         if got or driven:
             last_record_ns = now_ns
+        if equipment.resync and pipeline.overruns != overruns and not got:
+            # Dry again after an overrun: what is plugged now tells what the lost events were about.
+            overruns = pipeline.overruns
+            feed.records([equipment.resync()])
         feed.advance(now_ns - REORDER_NS)
         if on_progress is not None:
             on_progress(pipeline, rig)
@@ -178,7 +186,7 @@ def _drain(equipment: Equipment) -> list[Record]:
         while more := witness.read():
             records.extend(more)
     if equipment.truth:
-        records += [*equipment.truth.levels(), *equipment.truth.accounts()]
-    records += equipment.sample()
+        records += [*equipment.truth.levels("end"), *equipment.truth.accounts()]
+    records += equipment.sample("end")
     records += [witness.tally() for witness in equipment.witnesses]
     return records

@@ -257,7 +257,14 @@ class Pipeline:
                 port.machine.feed("timeout", result.episode.t_start_ns)
                 self._pronounce([self._judge.lost(result)])
             elif isinstance(result, Surplus):
-                self.verdicts.surplus(result.kind)
+                if result.excused:
+                    self.verdicts.excused += 1
+                elif result.kind == "duplicate":
+                    self.verdicts.duplicates += 1
+                else:
+                    self.verdicts.orphans += 1
+            else:
+                self.verdicts.undecided_episodes += 1
 
     def _note_node(self, sighting: NodeSighting) -> None:
         self._judge.note_node(sighting)

@@ -33,7 +33,7 @@ def to_json(report: Report) -> str:
     return json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def build(pipeline: Pipeline, *, storm_quiet_ns: int = 1_000_000_000, claim_rate: float = 0.001) -> Report:
+def build(pipeline: Pipeline) -> Report:
     """Put together what a finished pipeline knows. A run that has no end is reported as INVALID."""
     start, end = pipeline.start, pipeline.end
     failures = end.failures if end else ("the run has no end: its recording was cut",)
@@ -48,9 +48,9 @@ def build(pipeline: Pipeline, *, storm_quiet_ns: int = 1_000_000_000, claim_rate
     decided = counts.matched + counts.late + lost_total
     order = sorted(range(len(pipeline.outcomes.t_ns)), key=pipeline.outcomes.t_ns.__getitem__)
     outcomes = [(pipeline.outcomes.t_ns[i], bool(pipeline.outcomes.lost[i])) for i in order]
-    found_storms = storms(outcomes, storm_quiet_ns)
+    found_storms = storms(outcomes, start.storm_quiet_ns)
     episodes = statistics.loss_episodes(is_lost for _, is_lost in outcomes)
-    needed = statistics.events_needed(claim_rate, lost_total, CONFIDENCE)
+    needed = statistics.events_needed(start.claim_rate, lost_total, CONFIDENCE)
     low, high = statistics.clopper_pearson(lost_total, decided, CONFIDENCE)
     return {
         "schema": SCHEMA,
@@ -75,7 +75,7 @@ def build(pipeline: Pipeline, *, storm_quiet_ns: int = 1_000_000_000, claim_rate
         "loss_ci95_by_storm": _bootstrap(found_storms, start.seed),
         "loss_episodes": {"count": episodes.count, "longest": episodes.longest, "mean": episodes.mean},
         "events_needed": {
-            "claim_rate": claim_rate,
+            "claim_rate": start.claim_rate,
             "confidence": CONFIDENCE,
             "total": needed,
             "more": max(0, needed - decided),

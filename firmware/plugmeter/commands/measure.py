@@ -1,0 +1,127 @@
+"""``plugmeter measure``: one run, from start to report."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import signal
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from plugmeter import config, daemon
+from plugmeter.commands import outputs
+from plugmeter.config import Config
+from plugmeter.daemon import Plan
+from plugmeter.errors import PlugmeterError, UsageError
+from plugmeter.measure import report
+from plugmeter.measure.pipeline import Pipeline
+from plugmeter.recording import RecordingWriter
+from plugmeter.reporting.progress import ProgressLine
+from plugmeter.run import Stop, measure
+
+NAME = "measure"
+HELP = "plug, watch, and say what was lost, where, and how sure that is"
+EPILOG = """\
+examples:
+  plugmeter measure --rig injected --sticks 120 --cycles 5 --seed 7
+      no hardware and no root needed: 600 plugs and 600 pulls through the kernel's uevent broadcast
+  plugmeter measure --rig injected --density 20 --bounce contact --html report.html
+  plugmeter measure --rig relay --config bench.toml --json report.json
+  plugmeter measure --rig passive --config bench.toml --duration 60 --record run.jsonl
+      you plug; the recording gives the same report again with: plugmeter replay run.jsonl
+
+exit status: 0 the run is VALID (whatever it found), 1 it is INVALID or could not be made, 2 bad usage.
+Ctrl-C ends the run early and reports what was seen; a second one ends it at once.
+"""
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long one thread may keep the interpreter from another. The default of 5 ms would stand in every
+time stamp that a busy pipeline delays."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``plugmeter measure``."""
+    parser.add_argument("--rig", choices=daemon.RIGS, default="injected", help="who plugs (default: injected)")
+    parser.add_argument("--config", metavar="FILE", help="a configuration (TOML); see plugmeter check")
+    plan = parser.add_argument_group("what is plugged (default: [rig] of the configuration)")
+    plan.add_argument("--sticks", type=int, metavar="N", help="how many different sticks take turns")
+    plan.add_argument("--cycles", type=int, metavar="N", help="how often each is plugged and pulled")
+    plan.add_argument("--ports", type=int, metavar="N", help="on how many ports (injected and gadget rigs)")
+    plan.add_argument("--seed", type=int, metavar="N", help="the same seed plugs the same sticks at the same times")
+    plan.add_argument("--gap-ms", type=int, metavar="MS", help="least time between two changes of a port, from 50")
+    plan.add_argument("--jitter-ms", type=int, metavar="MS", help="how far each change may move")
+    plan.add_argument("--density", type=float, metavar="PER_S", dest="density_per_s", help="plugs a second over all ports")
+    plan.add_argument("--bounce", choices=("none", "contact", "dip"), help="how the contacts bounce")
+    plan.add_argument("--duration", type=float, metavar="S", help="how long to watch (passive rig)")
+    plan.add_argument(
+        "--real-lines", action="store_true", help="injected rig: drive and sense the GPIO lines of [ports], not mock pins"
+    )
+    outputs.add_arguments(parser)
+    parser.add_argument("--record", metavar="FILE", help="write all that was seen, for plugmeter replay")
+    parser.add_argument("--state", metavar="FILE", help="remember what is plugged, to tell what changed between two runs")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the run and its report."""
+    settings = _settings(args)
+    outputs.check(args)
+    asked = Plan(
+        rig=args.rig,
+        real_lines=args.real_lines,
+        duration_s=args.duration,
+        state=Path(args.state) if args.state else None,
+    )
+    return outputs.deliver(args, report.build(_measure(settings, asked, args)))
+
+
+def _measure(settings: Config, asked: Plan, args: argparse.Namespace) -> Pipeline:
+    progress = ProgressLine(sys.stderr, silent=args.quiet)
+    with ExitStack() as stack:
+        keep = None
+        if args.record:
+            try:
+                file = stack.enter_context(open(args.record, "wb"))
+            except OSError as error:
+                raise PlugmeterError(f"--record {args.record}: {error.strerror}; give a file that can be written") from error
+            keep = RecordingWriter(file).write
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        gear = stack.enter_context(daemon.equipment(settings, asked, keep))
+        stop = Stop()
+        _catch_signals(stop, stack)
+        # What is loaded stays loaded: the collector need not look at it again in every storm.
+        gc.freeze()
+        try:
+            return measure(gear, stop, progress.show)
+        finally:
+            progress.done()
+
+
+def _catch_signals(stop: Stop, stack: ExitStack) -> None:
+    """The first SIGINT or SIGTERM ends the run gracefully; from the second on they do what they always do."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.ask()
+        for each, before in previous.items():
+            signal.signal(each, before)
+
+    previous = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)}
+    stack.callback(lambda: [signal.signal(each, before) for each, before in previous.items()])
+
+
+def _settings(args: argparse.Namespace) -> Config:
+    """The configuration, with what the command line says instead of it."""
+    settings = config.load(args.config) if args.config else config.default()
+    given = {
+        name: value
+        for name in ("sticks", "cycles", "ports", "seed", "gap_ms", "jitter_ms", "density_per_s", "bounce")
+        if (value := getattr(args, name)) is not None
+    }
+    if args.duration is not None and args.rig != "passive":
+        raise UsageError("--duration is for --rig passive; the other rigs end with their plan")
+    if args.real_lines and args.rig != "injected":
+        raise UsageError("--real-lines is for --rig injected; the relay rig has real lines anyway")
+    return replace(settings, rig=config.with_rig(settings.rig, given))
