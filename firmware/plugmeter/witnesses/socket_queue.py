@@ -1,0 +1,61 @@
+"""The kernel's receive queue of a netlink socket: how much it holds, and what it dropped.
+
+ENOBUFS tells *that* something was dropped, once, to whoever asks first. The drop counter of the
+socket (``sk_drops``) tells how much, whoever asks and however often: it is what we count by.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+# asm-generic/socket.h; the same on x86-64, arm64, armhf and riscv64.
+_SO_RCVBUFFORCE = 33
+_SO_MEMINFO = 55
+
+# linux/sock_diag.h: SK_MEMINFO_VARS values of 32 bits, SK_MEMINFO_DROPS the last of them.
+_MEMINFO = struct.Struct("=9I")
+_MEMINFO_DROPS = 8
+
+_MODULUS = 2**32
+
+
+class SocketQueue:
+    """The receive queue of ``sock``, which stays the caller's to close."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._seen = self._read_drops()
+
+    def grow(self, size_bytes: int) -> int:
+        """Ask for a buffer of ``size_bytes`` and return what the kernel now accounts, in bytes.
+
+        With CAP_NET_ADMIN over the initial user namespace any size is had (SO_RCVBUFFORCE), else up to
+        net.core.rmem_max. The kernel doubles the request, to make room for its own bookkeeping
+        (socket(7)); the effective figure is the doubled one.
+        """
+        request = max(1, min(size_bytes, 2**30 - 1))
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, request)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, request)
+        return self.size_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """The effective size: twice what was granted, as SO_RCVBUF reads back."""
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    def clear_error(self) -> int:
+        """Take the socket's pending error, ENOBUFS or 0: after that it polls without POLLERR."""
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def new_drops(self) -> int:
+        """How many messages the kernel dropped since the last call, exact below 2**32."""
+        before, self._seen = self._seen, self._read_drops()
+        return (self._seen - before) % _MODULUS
+
+    def _read_drops(self) -> int:
+        raw = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        drops: int = _MEMINFO.unpack(raw)[_MEMINFO_DROPS]
+        return drops
