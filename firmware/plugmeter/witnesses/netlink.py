@@ -23,7 +23,7 @@ from plugmeter.errors import PlugmeterError
 from plugmeter.records import Gap, Tally, Uevent, WitnessName
 from plugmeter.witnesses import uevent
 from plugmeter.witnesses.ring import Batch, MessageRing
-from plugmeter.witnesses.sockets import receive_drops, widen_receive_buffer
+from plugmeter.witnesses.socket_queue import SocketQueue
 
 NETLINK_KOBJECT_UEVENT = 15
 KERNEL_GROUP = 1
@@ -71,10 +71,11 @@ class NetlinkWitness:
                 f"witness netlink: the kernel refuses a uevent socket ({error.strerror}); "
                 "set witnesses.netlink = false to measure without it"
             ) from error
-        effective_bytes = widen_receive_buffer(self._socket, receive_buffer_bytes)
-        self._drops_at_open = receive_drops(self._socket)
+        self._queue = SocketQueue(self._socket)
+        effective_bytes = self._queue.grow(receive_buffer_bytes)
+        self._drops = 0
         self._drops_told = 0
-        self._drops_final: int | None = None
+        self._closed = False
         self._last_clean_ns = time.monotonic_ns()
         self._ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._room = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -188,33 +189,32 @@ class NetlinkWitness:
 
     def _tell_drops(self, records: list[Uevent | Gap]) -> None:
         now_ns = time.monotonic_ns()
-        drops = self._drops()
-        if drops != self._drops_told:
-            lost = drops - self._drops_told
+        self._count_drops()
+        if self._drops != self._drops_told:
+            lost = self._drops - self._drops_told
             records.append(Gap(now_ns, "netlink", "socket_queue", lost, self._last_clean_ns))
-            self._drops_told = drops
+            self._drops_told = self._drops
         self._last_clean_ns = now_ns
         if self._failure is not None:
             records.append(Gap(now_ns, "netlink", f"socket_error_{self._failure.errno}", None, now_ns))
             self._failure = None
 
-    def _drops(self) -> int:
-        if self._drops_final is not None:
-            return self._drops_final
-        # sk_drops is 32 bits wide; the difference stays right over one wrap.
-        return (receive_drops(self._socket) - self._drops_at_open) % 2**32
+    def _count_drops(self) -> None:
+        if not self._closed:
+            self._drops += self._queue.new_drops()
 
     def tally(self) -> Tally:
         """Offered: all that was read from the socket, and all that the kernel dropped for it."""
-        drops = self._drops()
-        untold = drops - self._drops_told
-        return Tally(time.monotonic_ns(), "netlink", self._ring.filled + drops, len(self._ring) + untold)
+        self._count_drops()
+        pending = len(self._ring) + self._drops - self._drops_told
+        return Tally(time.monotonic_ns(), "netlink", self._ring.filled + self._drops, pending)
 
     def close(self) -> None:
         """Stop the thread and close the socket; what is in the ring can still be read."""
-        if self._drops_final is not None:
+        if self._closed:
             return
         os.eventfd_write(self._stop, 1)
         self._thread.join()
-        self._drops_final = (receive_drops(self._socket) - self._drops_at_open) % 2**32
+        self._count_drops()
+        self._closed = True
         self._socket.close()

@@ -1,0 +1,170 @@
+"""The netlink witness against the real kernel, in a network namespace of the test's own."""
+
+import os
+import select
+import time
+
+import pytest
+
+from tests.namespace import in_namespace, in_user_namespace, inject_uevent, uevent_socket
+from plugmeter.records import Gap, Uevent
+from plugmeter.witnesses.netlink import MOST_PER_READ, NetlinkWitness
+from plugmeter.witnesses.socket_queue import SocketQueue
+
+GUARD_S = 20
+
+
+def read_until(witness, done):
+    """Read until ``done(records)``, or until nothing has come for a long time."""
+    records = []
+    poller = select.poll()
+    poller.register(witness.fileno(), select.POLLIN)
+    while not done(records) and poller.poll(GUARD_S * 1000):
+        records += witness.read()
+    return records
+
+
+def inject(count, subsystem="usb", first=0):
+    with uevent_socket() as sender:
+        for number in range(first, first + count):
+            inject_uevent(sender, "add", f"/devices/usb1/1-{number}", SUBSYSTEM=subsystem, DEVTYPE="usb_device")
+
+
+def lost(records):
+    return sum(r.count for r in records if isinstance(r, Gap))
+
+
+def test_every_uevent_arrives_in_order_with_its_seqnum():
+    def body():
+        witness = NetlinkWitness()
+        inject(3000)
+        records = read_until(witness, lambda records: len(records) >= 3000)
+        tally = witness.tally()
+        witness.close()
+        return records, tally
+
+    records, tally = in_namespace(body)
+    assert [r.devpath for r in records] == [f"/devices/usb1/1-{n}" for n in range(3000)]
+    numbers = [r.seqnum for r in records]
+    assert numbers == sorted(set(numbers))
+    assert all(a.t_ns <= b.t_ns for a, b in zip(records, records[1:], strict=False))
+    assert (tally.offered, tally.pending) == (3000, 0)
+
+
+@pytest.mark.parametrize("run", [in_namespace, in_user_namespace])
+def test_an_overrun_is_accounted_to_the_event(run):
+    """A small buffer and a stalled reader: a second socket with room for all proves how many are missing."""
+
+    def body():
+        with uevent_socket(groups=1) as unbounded:
+            SocketQueue(unbounded).grow(1 << 20)
+            witness = NetlinkWitness(receive_buffer_bytes=4096, ring_slots=16)
+            inject(400)
+            records = read_until(witness, lambda rs: sum(isinstance(r, Uevent) for r in rs) + lost(rs) >= 400)
+            seen_by_other = 0
+            while True:
+                try:
+                    unbounded.recv(65536)
+                except BlockingIOError:
+                    break
+                seen_by_other += 1
+            tally = witness.tally()
+            witness.close()
+            return records, seen_by_other, tally
+
+    records, seen_by_other, tally = run(body)
+    assert seen_by_other == 400
+    delivered = [r for r in records if isinstance(r, Uevent)]
+    gaps = [r for r in records if isinstance(r, Gap)]
+    assert gaps, "the buffer was small and nobody read: something must have been lost"
+    assert {gap.cause for gap in gaps} == {"socket_queue"}
+    assert all(gap.since_ns <= gap.t_ns for gap in gaps)
+    assert len(delivered) + lost(records) == 400
+    assert tally.offered == 400
+    assert tally.pending == 0
+
+
+def test_a_full_ring_loses_nothing():
+    """More than the ring holds, read late: the rest waits in the socket."""
+
+    def body():
+        witness = NetlinkWitness(ring_slots=16)
+        inject(500)
+        time.sleep(0.05)
+        records = read_until(witness, lambda rs: len(rs) >= 500)
+        tally = witness.tally()
+        witness.close()
+        return records, tally
+
+    records, tally = in_namespace(body)
+    assert len(records) == 500
+    assert lost(records) == 0
+    assert tally.offered == 500
+
+
+def test_messages_that_are_no_uevents_are_counted():
+    def body():
+        witness = NetlinkWitness()
+        with uevent_socket() as sender:
+            port = witness._socket.getsockname()[0]
+            sender.sendto(b"add@/devices/x\0ACTION=add\0DEVPATH=/devices/x\0SUBSYSTEM=usb\0SEQNUM=1\0", (port, 0))
+            inject_uevent(sender, "add", "/devices/x", SUBSYSTEM="usb", SEQNUM="1")
+            inject_uevent(sender, "add", "/devices/y")
+            inject_uevent(sender, "add", "/devices/z", SUBSYSTEM="usb")
+        records = read_until(witness, lambda rs: len(rs) >= 4)
+        tally = witness.tally()
+        witness.close()
+        return records, tally
+
+    records, tally = in_namespace(body)
+    assert [r.cause if isinstance(r, Gap) else r.devpath for r in records] == [
+        "not_from_kernel",
+        "malformed_duplicate_key",
+        "malformed_missing_key",
+        "/devices/z",
+    ]
+    assert tally.offered == 4
+
+
+def test_a_message_longer_than_a_slot_is_counted():
+    def body():
+        witness = NetlinkWitness()
+        with uevent_socket() as sender:
+            port = witness._socket.getsockname()[0]
+            sender.sendto(b"x" * 65536, (port, 0))
+        records = read_until(witness, lambda rs: len(rs) >= 1)
+        witness.close()
+        return records
+
+    # It is not from the kernel either, which is told first: nobody else can send one that long.
+    assert [r.cause for r in in_namespace(body)] == ["not_from_kernel"]
+
+
+def test_one_read_is_bounded_and_the_rest_is_announced():
+    def body():
+        witness = NetlinkWitness(ring_slots=8192)
+        inject(6000)
+        while len(witness._ring) < 6000:
+            time.sleep(0.01)
+        first = witness.read()
+        again = bool(select.select([witness], [], [], 0)[0])
+        second = witness.read()
+        witness.close()
+        return len(first), again, len(second)
+
+    assert in_namespace(body) == (MOST_PER_READ, True, 6000 - MOST_PER_READ)
+
+
+def test_closing_keeps_the_account_and_ends_the_thread():
+    def body():
+        before = len(os.listdir("/proc/self/task"))
+        witness = NetlinkWitness()
+        inject(5)
+        while len(witness._ring) < 5:
+            time.sleep(0.01)
+        witness.close()
+        witness.close()
+        return before, len(os.listdir("/proc/self/task")), len(witness.read()), witness.tally().offered
+
+    before, after, read, offered = in_namespace(body)
+    assert (after, read, offered) == (before, 5, 5)
