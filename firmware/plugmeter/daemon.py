@@ -199,7 +199,7 @@ def _setup_injected(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
         factory = _factory(config, stack)
         outputs = OutputLines(factory, switch)
         stack.callback(outputs.close)
-        drive = outputs.drive
+        drive: Callable[[str, bool], None] = outputs.drive
         truth = _open_truth(config, sense, factory, stack)
     else:
         mock = mock_lines(ports)

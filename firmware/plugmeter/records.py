@@ -172,7 +172,7 @@ class RunStart:
     rig: str
     truth: Truth
     ports: tuple[str, ...]
-    witnesses: tuple[str, ...]
+    witnesses: tuple[WitnessName, ...]
     debounce_ns: int
     nominal_ns: int
     lost_after_ns: int

@@ -53,9 +53,9 @@ class _Doorbell:
 
     def wait(self) -> None:
         self._poller.poll()
-        self._rung = False
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._descriptor)
+        self._rung = False
 
     def close(self) -> None:
         os.close(self._descriptor)

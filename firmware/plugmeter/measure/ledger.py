@@ -70,6 +70,11 @@ class WitnessLedger:
         self._uncounted_gaps = 0
         self._tally: Tally | None = None
 
+    @property
+    def delivered(self) -> int:
+        """How many records have arrived."""
+        return self._delivered
+
     def deliver(self, n: int = 1) -> None:
         """``n`` records arrived from the witness. A ``Gap`` or ``Tally`` is not one of them."""
         self._delivered += n
@@ -111,8 +116,8 @@ class VerdictLedger:
     """Counts of verdicts: whoever gives a verdict adds to them, and to the totals where episodes arise.
 
     Episodes: expected = matched + late + lost + undecided_episodes. Ambiguous pulses are counted beside,
-    never as expected. Enumerations: enumerations = matched + late + duplicates + orphans + excused
-    + undecided_enumerations. The undecided are what the matcher says that it still holds.
+    never as expected. Enumerations: enumerations = matched + late + stranded + duplicates + orphans
+    + excused + undecided_enumerations. The undecided are what the matcher says that it still holds.
     """
 
     expected: int = 0
@@ -122,6 +127,8 @@ class VerdictLedger:
     lost: Counter[Stage] = field(default_factory=Counter)
     undecided_episodes: int = 0
     enumerations: int = 0
+    stranded: int = 0
+    """Enumerations whose episode was lost further on: the kernel told of it, and not all others heard."""
     duplicates: int = 0
     orphans: int = 0
     excused: int = 0
@@ -149,6 +156,7 @@ class VerdictLedger:
         enumerations = {
             "matched": self.matched,
             "late": self.late,
+            "stranded": self.stranded,
             "duplicates": self.duplicates,
             "orphans": self.orphans,
             "excused": self.excused,

@@ -20,9 +20,9 @@ from plugmeter.measure.episodes import AmbiguousPulse, Episode, EpisodeDetector
 from plugmeter.measure.gaps import GapIntervals
 from plugmeter.measure.latency import LatencyHistogram
 from plugmeter.measure.ledger import VerdictLedger, WitnessLedger
-from plugmeter.measure.matching import Lost, Matched, Matcher, Surplus
+from plugmeter.measure.matching import Lost, Matched, Matcher, Result, Surplus
 from plugmeter.measure.nodes import NodeMerger, NodeSighting
-from plugmeter.measure.ports import PortMachine
+from plugmeter.measure.ports import Input, PortMachine
 from plugmeter.measure.seqnums import SeqnumLedger
 from plugmeter.measure.sightings import Sightings
 from plugmeter.measure.timeline import Timeline
@@ -46,6 +46,10 @@ from plugmeter.records import (
 REORDER_NS = 500_000_000
 """How long a hole in the SEQNUMs may stay open before it counts (two events may arrive inverted)."""
 
+EARLY_NS = 50_000_000
+"""How much earlier than the edge of VBUS an enumeration may come and still belong to it. A USB plug's
+data pins are shorter than its power pins (USB 2.0, 6.5.3): on the way out they break first."""
+
 LOSSES_KEPT = 1000
 
 
@@ -66,7 +70,11 @@ class _Port:
     def __init__(self, name: str, start: RunStart, initially_high: bool) -> None:
         self.episodes = EpisodeDetector(name, start.debounce_ns, initially_high)
         self.matcher = Matcher(
-            name, nominal_ns=start.nominal_ns, lost_after_ns=start.lost_after_ns, hold_ns=start.debounce_ns
+            name,
+            start.nominal_ns,
+            start.lost_after_ns,
+            hold_ns=start.debounce_ns + EARLY_NS,
+            tolerance_ns=EARLY_NS,
         )
         self.machine = PortMachine(name)
         self.line = LineWatch(name)
@@ -108,6 +116,8 @@ class Pipeline:
         self.first_listeners: ListenerSample | None = None
         self.last_listeners: ListenerSample | None = None
         self.presences: list[Presence] = []
+        self.overruns = 0
+        self.unplaced_gaps = 0
         self._gaps = GapIntervals(2 * start.lost_after_ns)
         self._sightings = Sightings(2 * start.lost_after_ns)
         self._judge = Judge(frozenset(start.witnesses), self._sightings, self._gaps, start.nominal_ns)
@@ -190,20 +200,21 @@ class Pipeline:
 
     def _take_enumeration(self, enumeration: Enumeration) -> None:
         if self._sightings.see(enumeration):
+            self.verdicts.enumerations += 1
             port = self._port(enumeration.port)
             port.matcher.add_enumeration(enumeration)
-            port.machine.feed("add" if enumeration.added else "remove", enumeration.t_ns)
+            port.machine.feed(Input.ADD if enumeration.added else Input.REMOVE, enumeration.t_ns)
 
     def _take_bind(self, uevent: Uevent) -> None:
         name = uevent.devpath.rpartition("/")[2]
         if name in self.ports:
-            self.ports[name].machine.feed("bind", uevent.t_ns)
+            self.ports[name].machine.feed(Input.BIND, uevent.t_ns)
 
     def _take_edge(self, edge: Edge) -> None:
         self.witnesses["gpio"].deliver()
         port = self._port(edge.port)
         port.line.feed(edge)
-        port.machine.feed("vbus_high" if edge.rising else "vbus_low", edge.t_ns)
+        port.machine.feed(Input.VBUS_HIGH if edge.rising else Input.VBUS_LOW, edge.t_ns)
         self._take_episodes(port, port.episodes.feed(edge))
 
     def _take_level(self, level: Level) -> None:
@@ -216,8 +227,12 @@ class Pipeline:
         self._nodes.feed(event)
 
     def _take_gap(self, gap: Gap) -> None:
-        self.witnesses[gap.witness].gap(gap)
+        if gap.witness in self.witnesses:
+            self.witnesses[gap.witness].gap(gap)
+        else:
+            self.unplaced_gaps += 1  # of coldplug and listeners, which take samples and have no account
         self._gaps.add(gap)
+        self.overruns += gap.cause in ("socket_queue", "inotify_queue")
         if gap.witness == "gpio":
             for port in self.ports.values():
                 port.line.feed(gap)
@@ -249,12 +264,12 @@ class Pipeline:
                 port.account.ambiguous += 1
                 port.matcher.add_pulse(item)
 
-    def _take_results(self, port: _Port, results: Iterable[Matched | Lost | Surplus]) -> None:
+    def _take_results(self, port: _Port, results: Iterable[Result]) -> None:
         for result in results:
             if isinstance(result, Matched):
                 self._judge.hold(result)
             elif isinstance(result, Lost):
-                port.machine.feed("timeout", result.episode.t_start_ns)
+                port.machine.feed(Input.TIMEOUT, result.episode.t_start_ns)
                 self._pronounce([self._judge.lost(result)])
             elif isinstance(result, Surplus):
                 if result.excused:
@@ -272,9 +287,17 @@ class Pipeline:
     def _pronounce(self, verdicts: Iterable[Verdict]) -> None:
         for verdict in verdicts:
             episode = verdict.episode
-            self.verdicts.pronounce(verdict.outcome, verdict.stage)
             account = self.ports[episode.port].account
-            setattr(account, verdict.outcome, getattr(account, verdict.outcome) + 1)
+            if verdict.stage is not None:
+                self.verdicts.lost[verdict.stage] += 1
+                self.verdicts.stranded += verdict.enumerated
+                account.lost += 1
+            elif verdict.outcome == "late":
+                self.verdicts.late += 1
+                account.late += 1
+            else:
+                self.verdicts.matched += 1
+                account.matched += 1
             self.outcomes.t_ns.append(episode.t_start_ns)
             self.outcomes.lost.append(verdict.outcome == "lost")
             if verdict.outcome == "lost":

@@ -28,6 +28,8 @@ class Verdict:
     episode: Episode
     outcome: Outcome
     stage: Stage | None
+    enumerated: bool = False
+    """Whether an enumeration was matched with it, even if it was lost further on."""
     netlink_ns: int | None = None
     udev_ns: int | None = None
     node_ns: int | None = None
@@ -123,7 +125,7 @@ class Judge:
         while nodes and _first_ns(nodes[0]) < next_ns:
             nodes.popleft()
         outcome: Outcome = "lost" if stage else "late" if match.late else "matched"
-        return Verdict(episode, outcome, stage, times.get("netlink"), times.get("udev"), node_ns)
+        return Verdict(episode, outcome, stage, True, times.get("netlink"), times.get("udev"), node_ns)
 
     def _next_start_ns(self, episode: Episode) -> float:
         """When the next episode of the same kind on the same port begins, as far as one is waiting."""

@@ -150,9 +150,11 @@ class NetlinkWitness:
 
     def read(self) -> list[Uevent | Gap]:
         """What has been received since, at most ``MOST_PER_READ`` messages, and what was lost."""
-        self._announced = False
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._ready)
+        # Only now: were the flag lowered first, an announcement in between would be taken away unread,
+        # and the raised flag would keep back every later one.
+        self._announced = False
         records: list[Uevent | Gap] = []
         while len(records) < MOST_PER_READ and len(self._ring):
             batch = self._ring.peek(MOST_PER_READ - len(records))

@@ -168,3 +168,20 @@ def test_closing_keeps_the_account_and_ends_the_thread():
 
     before, after, read, offered = in_namespace(body)
     assert (after, read, offered) == (before, 5, 5)
+
+
+def test_the_descriptor_never_goes_silent_while_something_waits():
+    """Readers and announcements cross in every possible way; a lost wake-up would end in the guard."""
+
+    def body():
+        witness = NetlinkWitness()
+        pid = os.fork()
+        if pid == 0:
+            inject(30_000)
+            os._exit(0)
+        records = read_until(witness, lambda rs: len(rs) >= 30_000)
+        os.waitpid(pid, 0)
+        witness.close()
+        return len(records), lost(records)
+
+    assert in_namespace(body) == (30_000, 0)
