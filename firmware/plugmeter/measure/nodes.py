@@ -99,8 +99,8 @@ class NodeMerger:
     their first record, whatever the order between channels in which they were fed. Each record is in exactly
     one sighting or counted: in ``passed_over`` (no node, or neither coming nor going). ``late_records``
     counts breaches of the promise, ``sealed_early`` the sightings that a flood of one name closed to further
-    records before their window was over, ``forgotten_names`` the names whose generation starts anew because more
-    than ``max_names`` were seen.
+    records before their window was over, ``forgotten_names`` the names whose generation starts anew because
+    more than ``max_names`` were seen.
     """
 
     __slots__ = (

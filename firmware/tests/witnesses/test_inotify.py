@@ -125,7 +125,7 @@ def test_each_name_in_a_new_directory_is_told_once_however_the_race_ends(root: P
     witness = watching(root, follow=True)
     script = (
         "import os, sys\n"
-        "for d in range(60):\n"
+        "for d in range(40):\n"
         "    os.makedirs(f'{sys.argv[1]}/{d}/deep')\n"
         "    for n in range(40):\n"
         "        open(f'{sys.argv[1]}/{d}/{n}', 'w').close()\n"
@@ -138,7 +138,7 @@ def test_each_name_in_a_new_directory_is_told_once_however_the_race_ends(root: P
     records += drain(witness)
     assert writer.returncode == 0
     created = Counter((r.action, r.name) for r in records if isinstance(r, NodeEvent))
-    made = {f"{d}/{sub}{n}" for d in range(60) for n in range(40) for sub in ("", "deep/")}
+    made = {f"{d}/{sub}{n}" for d in range(40) for n in range(40) for sub in ("", "deep/")}
     assert created == Counter(("create", name) for name in made)
     assert len(records) == witness.tally().offered == len(made)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pyudev
 
+from plugmeter.errors import PlugmeterError
 from plugmeter.records import Gap, Uevent
 from plugmeter.witnesses.udev import UdevWitness, uevent
 from plugmeter.witnesses.udev_message import decode_udev_message, encode_udev_message
@@ -26,6 +27,8 @@ from tests.namespace import (
     unshare,
     usb_device,
 )
+
+GOOD = encode_udev_message(usb_device(1))
 
 
 def drain(witness: UdevWitness) -> list[Uevent | Gap]:
@@ -132,6 +135,33 @@ def test_an_overflow_is_survived_and_counted_exactly(size_bytes: int) -> None:
     assert (offered, pending) == (1003, 0)
 
 
+def test_overflows_while_we_read_are_counted_exactly() -> None:
+    """Another process sends without pause: overflows come between any two system calls of ours."""
+
+    def body() -> tuple[int, int, set[str], int]:
+        witness = UdevWitness(4096)
+        sent = 20_000
+        sender = os.fork()
+        if sender == 0:
+            with uevent_socket() as sock:
+                for _ in range(sent):
+                    send_as_udevd(sock, GOOD)
+            os._exit(0)
+        records: list[Uevent | Gap] = []
+        while os.waitpid(sender, os.WNOHANG) == (0, 0):
+            records += witness.read()
+        records += drain(witness)
+        gaps = [record for record in records if isinstance(record, Gap)]
+        lost = sum(gap.count or 0 for gap in gaps)
+        assert witness.tally().offered == sent
+        return lost, lost + len(records) - len(gaps), {gap.cause for gap in gaps}, sent
+
+    lost, accounted, causes, sent = in_namespace(body)
+    assert lost > 0
+    assert causes == {"socket_queue"}
+    assert accounted == sent
+
+
 def test_drops_are_counted_when_somebody_else_took_the_error() -> None:
     def body() -> tuple[int, int]:
         sender = uevent_socket()
@@ -169,9 +199,6 @@ def test_drops_found_by_tally_are_pending_until_read_even_after_close() -> None:
     assert isinstance(gap, Gap)
     assert gap.count == pending
     assert after == (offered, 0)
-
-
-GOOD = encode_udev_message(usb_device(1))
 
 
 @pytest.mark.parametrize(
@@ -214,6 +241,24 @@ def test_an_event_needs_its_four_properties() -> None:
     for missing in ("SEQNUM", "DEVPATH", "SUBSYSTEM", "ACTION"):
         assert uevent({key: value for key, value in whole.items() if key != missing}, 1) is None
     assert uevent({**whole, "SEQNUM": "many"}, 1) is None
+
+
+def test_where_libudev_would_hear_nothing_we_say_so() -> None:
+    """A container: no devtmpfs on /dev and no udevd. libudev would bind to no group, and keep quiet."""
+
+    def body() -> str:
+        unshare(CLONE_NEWNS)
+        mount_private(Path("/dev"))
+        Path("/dev/null").touch()  # ctypes runs ldconfig to find libudev, and wants this
+        if Path("/run/udev").exists():
+            mount_private(Path("/run/udev"))
+        with pytest.raises(PlugmeterError) as caught:
+            UdevWitness()
+        return str(caught.value)
+
+    text = in_user_namespace(body)
+    assert "run systemd-udevd" in text
+    assert "\n" not in text
 
 
 @contextmanager
