@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -137,14 +138,21 @@ def test_ctrl_c_is_one_line_and_status_130(tmp_path: Path) -> None:
         text=True,
         env=environment(),
     )
+    writer = -1
     try:
-        writer = os.open(fifo, os.O_WRONLY)  # returns once the command has opened its end, and waits for us
+        while writer < 0 and running.poll() is None:
+            try:  # fails until the command has opened its end, from which on it waits for us
+                writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError as error:
+                assert error.errno == errno.ENXIO
+                time.sleep(0.01)
         running.send_signal(signal.SIGINT)
         out, err = running.communicate()
-        os.close(writer)
     finally:
         running.kill()
         running.wait()
+        if writer >= 0:
+            os.close(writer)
     assert (running.returncode, out, err) == (130, "", "plugmeter: interrupted\n")
 
 
