@@ -25,6 +25,7 @@ from plugmeter.witnesses.line_tracker import LineTracker
 
 HANDOFF_EDGES = 65_536
 _ARMING_TRIES = 8
+_SETTLE_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +203,26 @@ def _close_devices(sense: Sequence[SenseLine]) -> None:
         line.device.close()
 
 
-@dataclass(slots=True)
 class _KernelLine:
-    port: str
-    pin: GpiodPin
-    label: str
-    tracker: LineTracker
-    interrupts_before: int | None = None
-    gone: bool = False
+    """One line of a ``GpiodFactory``, with its label in the kernel and what is known at its start."""
+
+    def __init__(self, port: str, pin: GpiodPin, label: str, active_high: bool) -> None:
+        self.port = port
+        self.pin = pin
+        self.label = label
+        self.interrupts_before: int | None = None
+        self.gone = False
+        self._active_high = active_high
+        self.tracker = LineTracker(port, 0, active_high)
+
+    def arm(self) -> None:
+        """Begin: edges are numbered from 1, and none of before."""
+        since_ns = time.monotonic_ns()
+        self.pin.capture(self.label)
+        self.tracker = LineTracker(self.port, since_ns, self._active_high)
+
+    def read(self) -> list[Edge | Gap]:
+        return self.tracker.take(self.pin.read_edges())
 
 
 class _KernelLines:
@@ -221,31 +234,37 @@ class _KernelLines:
     kernel_numbers = True
 
     def __init__(self, pins: Mapping[str, GpiodPin], active_high: bool) -> None:
-        self._active_high = active_high
         self._first: list[Edge | Gap] = []
-        self._lines = [self._armed(port, pin) for port, pin in pins.items()]
+        self._lines = [_KernelLine(port, pin, _label(port, pin), active_high) for port, pin in pins.items()]
+        self._arm()
         self._epoll = select.epoll()
         for line in self._lines:
             self._epoll.register(line.pin.fileno(), select.EPOLLIN)
 
-    def _armed(self, port: str, pin: GpiodPin) -> _KernelLine:
-        """Take the line's events, and its interrupt count at a moment when there were none yet.
+    def _arm(self) -> None:
+        """Take the lines' events, and their interrupt counts at a moment when there were none yet.
 
-        An edge within these microseconds could be on either side of the count: then begin anew. On
-        a line that does not rest for so long the count stays unknown, and no certificate comes of it.
+        A line that has an edge meanwhile could have it on either side of the count: it begins anew.
+        Of one that does not rest, the edges are kept and the count stays unknown: no certificate then.
         """
-        label = _label(port, pin)
+        noisy = self._lines
         for _ in range(_ARMING_TRIES):
-            since_ns = time.monotonic_ns()
-            pin.capture(label)
-            before = _interrupts_of([label])[label]
-            events = pin.read_edges()
-            line = _KernelLine(port, pin, label, LineTracker(port, since_ns, self._active_high), before)
-            if not events:
-                return line
-        line.interrupts_before = None
-        self._first += line.tracker.take(events)
-        return line
+            for line in noisy:
+                line.arm()
+            before = _interrupts_of(noisy)
+            time.sleep(_SETTLE_S)
+            after = _interrupts_of(noisy)
+            early = [line.read() for line in noisy]
+            quiet = [
+                not events and before[line.port] == after[line.port]
+                for line, events in zip(noisy, early, strict=True)
+            ]
+            for line, is_quiet in zip(noisy, quiet, strict=True):
+                line.interrupts_before = before[line.port] if is_quiet else None
+            self._first = [record for events in early for record in events]
+            noisy = [line for line, is_quiet in zip(noisy, quiet, strict=True) if not is_quiet]
+            if not noisy:
+                break
 
     def fileno(self) -> int:
         return self._epoll.fileno()
@@ -256,7 +275,7 @@ class _KernelLines:
             if line.gone:
                 continue
             try:
-                records += line.tracker.take(line.pin.read_edges())
+                records += line.read()
             except PlugmeterError:
                 # The chip was pulled out: what came after the last edge nobody can know.
                 now_ns = time.monotonic_ns()
@@ -273,9 +292,9 @@ class _KernelLines:
         return _weight(self._first)
 
     def interrupts(self) -> dict[str, int | None]:
-        now = _interrupts_of([line.label for line in self._lines])
+        now = _interrupts_of(self._lines)
         return {
-            line.port: None if (after := now[line.label]) is None else after - line.interrupts_before
+            line.port: None if (after := now[line.port]) is None else after - line.interrupts_before
             for line in self._lines
             if line.interrupts_before is not None
         }
@@ -291,9 +310,9 @@ def _label(port: str, pin: GpiodPin) -> str:
     return label if fits else f"{CONSUMER}:{pin!r}"
 
 
-def _interrupts_of(labels: list[str]) -> dict[str, int | None]:
+def _interrupts_of(lines: Sequence[_KernelLine]) -> dict[str, int | None]:
     interrupts = read_interrupts()
-    return {label: None if interrupts is None else interrupts.count_for(label) for label in labels}
+    return {line.port: None if interrupts is None else interrupts.count_for(line.label) for line in lines}
 
 
 @dataclass(slots=True, weakref_slot=True)

@@ -225,19 +225,55 @@ class GpiodPin(LocalPiPin):  # type: ignore[misc]  # gpiozero has no types
         """Make the line what ``setup`` says, by a request or by changing the one there is."""
         settings = setup.settings(level)
         if self._request is None:
-            self._request = self._factory.request_line(self._number, settings, self._consumer)
-            self.line_seqno = self.events_lost = 0
+            self._take(settings)
+        elif settings.edge_detection in (Edge.NONE, self._setup.settings(False).edge_detection):
+            self._reconfigure(settings)
         else:
-            try:
-                self._request.reconfigure_lines({self._number: settings})
-            except LIBGPIOD_ERRORS as error:
-                raise self._factory.refusal(self._number, error) from None
+            self._rearm(settings)
+        assert self._request is not None, "_take makes it or raises"
         self._setup = setup
         fd = self._request.fd
         if settings.edge_detection is not Edge.NONE and not self._captured:
             self._factory.events.watch(fd, self.read_edges)
         else:
             self._factory.events.forget(fd)
+
+    # Arming comes in twos. A chip may have latched an edge while nobody listened (the PL061 does), and
+    # gives it away as a fresh interrupt as soon as somebody does. The first arming takes that one; the
+    # kernel ends it only after the handlers are through (free_irq), so the second begins clean.
+
+    def _take(self, settings: gpiod.LineSettings) -> None:
+        """Request the line; its events are numbered from 1."""
+        if settings.edge_detection is not Edge.NONE:
+            self._factory.request_line(self._number, settings, self._consumer).release()
+        self._request = self._factory.request_line(self._number, settings, self._consumer)
+        self.line_seqno = self.events_lost = 0
+
+    def _rearm(self, settings: gpiod.LineSettings) -> None:
+        """Change the edges of a line that is held; the numbers go on, what came in between is nobody's."""
+        self._reconfigure(settings)
+        self._reconfigure(replace(settings, edge_detection=Edge.NONE))
+        while events := self._read_events():
+            self.line_seqno = events[-1].line_seqno
+        self._reconfigure(settings)
+
+    def _reconfigure(self, settings: gpiod.LineSettings) -> None:
+        assert self._request is not None, "only a line that is held is changed"
+        try:
+            self._request.reconfigure_lines({self._number: settings})
+        except LIBGPIOD_ERRORS as error:
+            raise self._factory.refusal(self._number, error) from None
+
+    def _read_events(self) -> list[gpiod.EdgeEvent]:
+        """One buffer full of what waits in the kernel, or nothing."""
+        if self._request is None:
+            return []
+        try:
+            return self._request.read_edge_events()
+        except BlockingIOError:
+            return []
+        except LIBGPIOD_ERRORS as error:
+            raise self._factory.refusal(self._number, error) from None
 
     def _change(self, setup: _Setup) -> None:
         """As ``_configure``, but a line that nobody uses yet is left alone until somebody does."""
@@ -391,14 +427,9 @@ class GpiodPin(LocalPiPin):  # type: ignore[misc]  # gpiozero has no types
         edges: list[KernelEdge] = []
         with self._lock:
             for _ in range(_READS_AT_ONCE):
-                if self._request is None:
+                events = self._read_events()
+                if not events:
                     break
-                try:
-                    events = self._request.read_edge_events()
-                except BlockingIOError:
-                    break
-                except LIBGPIOD_ERRORS as error:
-                    raise self._factory.refusal(self._number, error) from None
                 for event in events:
                     rising = event.event_type is event.Type.RISING_EDGE
                     edges.append(KernelEdge(event.timestamp_ns, rising, event.line_seqno))

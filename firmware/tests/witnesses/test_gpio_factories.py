@@ -476,10 +476,11 @@ def test_the_pin_counts_the_kernels_numbers_for_plain_callbacks(gpiod: Bench) ->
     pin.close()
     pin.input_with_pull("floating")
     pin.when_changed = calls.changed
+    before = pin.line_seqno
     for count, high in enumerate((True, False, True), start=1):
         gpiod.drive(LINE, high)
         assert calls.wait(count)
-    assert (pin.line_seqno, pin.events_lost) == (3, 0)
+    assert (pin.line_seqno - before, pin.events_lost) == (3, 0)
 
 
 def test_a_captured_pin_is_read_by_its_owner_and_still_calls_back(gpiod: Bench) -> None:
@@ -497,6 +498,18 @@ def test_a_captured_pin_is_read_by_its_owner_and_still_calls_back(gpiod: Bench) 
     assert pin.read_edges() == []
 
 
+def read_all(witness: GpioWitness, offered: int) -> list[Edge | Gap]:
+    """Everything, once the witness has been offered as many events."""
+    records: list[Edge | Gap] = []
+
+    def complete() -> bool:
+        records.extend(witness.read())
+        return witness.tally().offered >= offered
+
+    assert eventually(complete), f"{witness.tally().offered} of {offered} events came"
+    return records
+
+
 def drive_and_count(bench: Bench, witness: GpioWitness, count: int) -> None:
     """Turn the level over, and wait until the kernel has had as many interrupts."""
     bench.driver.set(LINE, count % 2 == 1)
@@ -510,14 +523,14 @@ def test_an_overflow_of_the_kernels_fifo_is_a_gap_of_just_as_many(gpiod: Bench) 
         witness = GpioWitness({"1-1": LINE}, factory)
         for count in range(1, 41):
             drive_and_count(gpiod, witness, count)
-        assert eventually(lambda: witness.levels("end")[0].high is False)
-        records = list(witness.read())
+        # The interrupt is counted before its thread fills the fifo: the fortieth may still be on its way.
+        records = read_all(witness, 40)
         gap, *edges = records
         assert isinstance(gap, Gap)
-        assert (gap.cause, gap.count) == ("gpio_fifo", 24)
-        assert [edge.line_seqno for edge in edges if isinstance(edge, Edge)] == list(range(25, 41))
-        tally = witness.tally()
-        assert tally.offered == 40 == len(edges) + 24
+        assert gap.cause == "gpio_fifo"
+        assert gap.count in (23, 24)
+        assert [edge.line_seqno for edge in edges if isinstance(edge, Edge)] == list(range(gap.count + 1, 41))
+        assert (witness.tally().offered, witness.tally().pending) == (40, 0)
         witness.close()
 
 
@@ -526,15 +539,36 @@ def test_a_burst_within_the_fifo_is_whole(gpiod: Bench) -> None:
     witness = GpioWitness({"1-1": LINE}, gpiod.factory)
     for count in range(1, 201):
         drive_and_count(gpiod, witness, count)
-    records = witness.read()
+    records = read_all(witness, 200)
     assert [record.line_seqno for record in records if isinstance(record, Edge)] == list(range(1, 201))
     assert [record.rising for record in records if isinstance(record, Edge)] == [True, False] * 100
+    assert [record.t_ns for record in records] == sorted(record.t_ns for record in records)
     witness.close()
 
 
-def test_a_callback_that_raises_is_reported_and_the_others_go_on(
-    gpiod: Bench, recwarn: pytest.WarningsRecorder
-) -> None:
+def test_an_edge_that_the_chip_latched_before_is_not_told(gpiod: Bench) -> None:
+    pin, calls = gpiod.pin(), Calls()
+    for _ in range(5):
+        pin.when_changed = calls.changed
+        pin.when_changed = None
+        gpiod.drive(LINE, True)
+        gpiod.drive(LINE, False)
+    pin.when_changed = calls.changed
+    gpiod.drive(LINE, True)
+    assert calls.wait(1)
+    assert calls.states == [True]
+    pin.close()
+    gpiod.drive(LINE, False)
+    witness = GpioWitness({"1-1": LINE}, gpiod.factory)
+    gpiod.driver.set(LINE, True)
+    (edge,) = read_all(witness, 1)
+    assert isinstance(edge, Edge)
+    assert (edge.rising, edge.line_seqno) == (True, 1)
+    assert eventually(lambda: witness.accounts()[0].interrupts == 1)
+    witness.close()
+
+
+def test_a_callback_that_raises_is_reported_and_the_others_go_on(gpiod: Bench) -> None:
     reported: list[type[BaseException]] = []
     pin, calls = gpiod.pin(), Calls()
 
