@@ -285,6 +285,21 @@ def parse(text: str, source: str) -> Config:
     return config
 
 
+def with_rig(rig: Rig, given: Mapping[str, object]) -> Rig:
+    """``rig`` with some values from the command line instead, held to the same limits.
+
+    Raises UsageError, a line for each value that cannot be.
+    """
+    problems = Problems()
+    now = {name: getattr(rig, name) for name in keys(Rig)}
+    changed = read_section(Rig, {**now, **given}, "rig", problems)
+    if changed is None:
+        raise UsageError("\n".join(problems.lines()))
+    if changed.jitter_ms > changed.gap_ms:
+        raise UsageError(f"a jitter of {changed.jitter_ms} ms is more than the gap of {changed.gap_ms} ms")
+    return changed
+
+
 def describe(config: Config) -> dict[str, dict[str, Any]]:
     """The effective values, as sections of plain values; ports by name, without the keys that are not set."""
     described: dict[str, dict[str, Any]] = {}
