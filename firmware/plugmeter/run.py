@@ -102,7 +102,7 @@ class _Feed:
 
 
 def measure(
-    equipment: Equipment, stop: Stop, on_progress: Callable[[Pipeline, Rig], None] | None = None
+    equipment: Equipment, stop: Stop, on_progress: Callable[[Pipeline, int, int], None] | None = None
 ) -> Pipeline:
     """Run to the end, or until ``stop``; the pipeline that comes back is finished.
 
@@ -137,7 +137,7 @@ def _until_done(
     pipeline: Pipeline,
     feed: _Feed,
     selector: selectors.BaseSelector,
-    on_progress: Callable[[Pipeline, Rig], None] | None,
+    on_progress: Callable[[Pipeline, int, int], None] | None,
 ) -> bool:
     """The loop; whether the run was stopped early."""
     rig, start = equipment.rig, equipment.start
@@ -164,7 +164,7 @@ def _until_done(
             feed.records([equipment.resync()])
         feed.advance(now_ns - REORDER_NS)
         if on_progress is not None:
-            on_progress(pipeline, rig)
+            on_progress(pipeline, *rig.progress())
         if stop.asked and stopped_ns is None:
             stopped_ns = now_ns
             rig.stop()

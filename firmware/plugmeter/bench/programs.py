@@ -110,7 +110,21 @@ def _pipeline(heard: Heard, ready: Callable[[], None]) -> None:
     """The netlink witness and behind it the whole measuring part: parse to ledger."""
     now_ns = time.monotonic_ns()
     pipeline = Pipeline(
-        RunStart(now_ns, "storm", "simulated", (), ("netlink",), 10**8, 3 * 10**9, 3 * 10**10, 10**9, 0.001, 0, "", "")
+        RunStart(
+            now_ns,
+            "storm",
+            "simulated",
+            (),
+            ("netlink",),
+            10**8,
+            3 * 10**9,
+            3 * 10**10,
+            10**9,
+            0.001,
+            0,
+            "",
+            "",
+        )
     )
 
     def feed(records: list[Uevent | Gap], now_ns: int) -> None:

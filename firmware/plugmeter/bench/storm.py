@@ -27,9 +27,7 @@ DEVICE = re.compile(r"/devices/plugmeter-\d+/[\w:./]*/usb\d+/\d+-[\d.]+(?![\w./:
 END_DEVPATH = "/devices/plugmeter-end"
 
 _PREFIX = b"/devices/"
-_END = (
-    f"change@{END_DEVPATH}\0ACTION=change\0DEVPATH={END_DEVPATH}\0SUBSYSTEM=plugmeter\0".encode()
-)
+_END = f"change@{END_DEVPATH}\0ACTION=change\0DEVPATH={END_DEVPATH}\0SUBSYSTEM=plugmeter\0".encode()
 _PORTS = 100
 """Ports that a storm spreads its sticks over; the next plug takes the next port."""
 _ROUND = 400

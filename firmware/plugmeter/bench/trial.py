@@ -114,7 +114,9 @@ def _try_program(name: str, storm: Storm, handler_ms: float) -> Trial:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
     if status or not said.startswith("{"):
-        raise PlugmeterError(f"listener {name} died: {said.strip().splitlines()[-1] if said.strip() else status}")
+        raise PlugmeterError(
+            f"listener {name} died: {said.strip().splitlines()[-1] if said.strip() else status}"
+        )
     heard = json.loads(said)
     return Trial(
         listener=name,

@@ -44,24 +44,36 @@ time stamp that a busy pipeline delays."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``plugmeter measure``."""
-    parser.add_argument("--rig", choices=daemon.RIGS, default="injected", help="who plugs (default: injected)")
+    parser.add_argument(
+        "--rig", choices=daemon.RIGS, default="injected", help="who plugs (default: injected)"
+    )
     parser.add_argument("--config", metavar="FILE", help="a configuration (TOML); see plugmeter check")
     plan = parser.add_argument_group("what is plugged (default: [rig] of the configuration)")
     plan.add_argument("--sticks", type=int, metavar="N", help="how many different sticks take turns")
     plan.add_argument("--cycles", type=int, metavar="N", help="how often each is plugged and pulled")
     plan.add_argument("--ports", type=int, metavar="N", help="on how many ports (injected and gadget rigs)")
-    plan.add_argument("--seed", type=int, metavar="N", help="the same seed plugs the same sticks at the same times")
-    plan.add_argument("--gap-ms", type=int, metavar="MS", help="least time between two changes of a port, from 50")
+    plan.add_argument(
+        "--seed", type=int, metavar="N", help="the same seed plugs the same sticks at the same times"
+    )
+    plan.add_argument(
+        "--gap-ms", type=int, metavar="MS", help="least time between two changes of a port, from 50"
+    )
     plan.add_argument("--jitter-ms", type=int, metavar="MS", help="how far each change may move")
-    plan.add_argument("--density", type=float, metavar="PER_S", dest="density_per_s", help="plugs a second over all ports")
+    plan.add_argument(
+        "--density", type=float, metavar="PER_S", dest="density_per_s", help="plugs a second over all ports"
+    )
     plan.add_argument("--bounce", choices=("none", "contact", "dip"), help="how the contacts bounce")
     plan.add_argument("--duration", type=float, metavar="S", help="how long to watch (passive rig)")
     plan.add_argument(
-        "--real-lines", action="store_true", help="injected rig: drive and sense the GPIO lines of [ports], not mock pins"
+        "--real-lines",
+        action="store_true",
+        help="injected rig: drive and sense the GPIO lines of [ports], not mock pins",
     )
     outputs.add_arguments(parser)
     parser.add_argument("--record", metavar="FILE", help="write all that was seen, for plugmeter replay")
-    parser.add_argument("--state", metavar="FILE", help="remember what is plugged, to tell what changed between two runs")
+    parser.add_argument(
+        "--state", metavar="FILE", help="remember what is plugged, to tell what changed between two runs"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -86,7 +98,9 @@ def _measure(settings: Config, asked: Plan, args: argparse.Namespace) -> Pipelin
             try:
                 file = stack.enter_context(open(args.record, "wb"))
             except OSError as error:
-                raise PlugmeterError(f"--record {args.record}: {error.strerror}; give a file that can be written") from error
+                raise PlugmeterError(
+                    f"--record {args.record}: {error.strerror}; give a file that can be written"
+                ) from error
             keep = RecordingWriter(file).write
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gear = stack.enter_context(daemon.equipment(settings, asked, keep))

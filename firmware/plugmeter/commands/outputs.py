@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", metavar="FILE", help="write the report as JSON; - is standard output, in place of the text"
     )
     parser.add_argument(
-        "--html", metavar="FILE", help="write the report as one HTML page with plots (needs the extra 'report')"
+        "--html",
+        metavar="FILE",
+        help="write the report as one HTML page with plots (needs the extra 'report')",
     )
 
 

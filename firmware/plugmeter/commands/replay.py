@@ -38,7 +38,9 @@ def replayed(name: str) -> Pipeline:
     try:
         file = open(name, "rb")  # noqa: SIM115  closed below; opened here for the error's sake
     except OSError as error:
-        raise UsageError(f"{name}: {error.strerror}; give a recording that plugmeter measure --record wrote") from error
+        raise UsageError(
+            f"{name}: {error.strerror}; give a recording that plugmeter measure --record wrote"
+        ) from error
     with file:
         inputs = read_recording(file, name)
         start = next(inputs, None)

@@ -25,6 +25,7 @@ _CAME = {"add": True, "create": True, "remove": False, "delete": False}
 _NETLINK, _UDEV, _INOTIFY = range(3)
 _OPEN_PER_KEY = 64  # more at once is a flood of one name; without a bound it would cost quadratic time
 _CHANNEL = {"netlink": _NETLINK, "udev": _UDEV}
+_CHANNELS = {**_CHANNEL, "inotify": _INOTIFY}
 _INTERFACE = re.compile(rf"{PORT_NAME.pattern}:[0-9]+\.[0-9]+")
 
 
@@ -96,7 +97,8 @@ class NodeMerger:
     """Merges the channels, on event time only, in memory bounded by the window and by ``max_names``.
 
     ``advance(now_ns)`` promises that every record up to ``now_ns`` was fed. Sightings come in the order of
-    their first record, whatever the order between channels in which they were fed. Each record is in exactly
+    their first record, whatever the order between channels in which they were fed; those that are complete
+    (``channels``) come at once. Each record is in exactly
     one sighting or counted: in ``passed_over`` (no node, or neither coming nor going). ``late_records``
     counts breaches of the promise, ``sealed_early`` the sightings that a flood of one name closed to further
     records before their window was over, ``forgotten_names`` the names whose generation starts anew because
@@ -106,6 +108,7 @@ class NodeMerger:
     __slots__ = (
         "_arrivals",
         "_by_key",
+        "_complete",
         "_generations",
         "_held",
         "_max_names",
@@ -118,7 +121,10 @@ class NodeMerger:
         "sealed_early",
     )
 
-    def __init__(self, window_ns: int, max_names: int = 65_536) -> None:
+    def __init__(
+        self, window_ns: int, max_names: int = 65_536, *, channels: frozenset[str] = frozenset()
+    ) -> None:
+        """``channels``: with all of these (netlink, udev, inotify) a sighting is complete and closed at once."""
         if window_ns < 0 or max_names < 1:
             raise ValueError(
                 f"window_ns ({window_ns}) must be at least 0 and max_names ({max_names}) at least 1"
@@ -129,6 +135,7 @@ class NodeMerger:
         self.forgotten_names = 0
         self._window_ns = window_ns
         self._max_names = max_names
+        self._complete = [_CHANNELS[name] for name in channels if name in _CHANNELS]
         self._arrivals = 0
         self._held: list[tuple[int, int, int, NodeKey, int, str]] = []
         self._open: deque[_Open] = deque()
@@ -189,6 +196,9 @@ class NodeMerger:
         if channel != _INOTIFY:
             sighting.seqnum = sighting.seqnum or seqnum
             sighting.port = sighting.port or port_of(devpath)
+        if self._complete and all(sighting.times[channel] is not None for channel in self._complete):
+            self._open.remove(sighting)
+            self._end(sighting, out)
 
     def _fitting(self, key: NodeKey, channel: int, seqnum: int, t_ns: int) -> _Open | None:
         free = [sighting for sighting in self._by_key.get(key, ()) if sighting.times[channel] is None]
@@ -222,11 +232,13 @@ class NodeMerger:
         """Close every sighting whose window ended before ``now_ns`` (all, if None)."""
         waiting = self._open
         while waiting and (now_ns is None or waiting[0].t_first_ns + self._window_ns < now_ns):
-            sighting = waiting.popleft()
-            key = (sighting.name, sighting.added)
-            same = self._by_key[key]
-            if same[0] is sighting:  # else it was sealed early
-                same.popleft()
-                if not same:
-                    del self._by_key[key]
-            out.append(sighting.closed())
+            self._end(waiting.popleft(), out)
+
+    def _end(self, sighting: _Open, out: list[NodeSighting]) -> None:
+        key = (sighting.name, sighting.added)
+        same = self._by_key.get(key)
+        if same is not None and sighting in same:  # else it was sealed early
+            same.remove(sighting)
+            if not same:
+                del self._by_key[key]
+        out.append(sighting.closed())

@@ -46,6 +46,9 @@ from plugmeter.records import (
 REORDER_NS = 500_000_000
 """How long a hole in the SEQNUMs may stay open before it counts (two events may arrive inverted)."""
 
+NODE_WINDOW_NS = 1_000_000_000
+"""How far apart the witnesses of one device node may be: udevd's rules run in between."""
+
 EARLY_NS = 50_000_000
 """How much earlier than the edge of VBUS an enumeration may come and still belong to it. A USB plug's
 data pins are shorter than its power pins (USB 2.0, 6.5.3): on the way out they break first."""
@@ -120,8 +123,10 @@ class Pipeline:
         self.unplaced_gaps = 0
         self._gaps = GapIntervals(2 * start.lost_after_ns)
         self._sightings = Sightings(2 * start.lost_after_ns)
-        self._judge = Judge(frozenset(start.witnesses), self._sightings, self._gaps, start.nominal_ns)
-        self._nodes = NodeMerger(window_ns=start.nominal_ns)
+        self._judge = Judge(
+            frozenset(start.witnesses), self._sightings, self._gaps, start.nominal_ns + NODE_WINDOW_NS
+        )
+        self._nodes = NodeMerger(window_ns=NODE_WINDOW_NS, channels=frozenset(start.witnesses))
         self._initially_high: dict[str, bool] = {}
         self._take: dict[type[Any], Callable[[Any], None]] = {
             Uevent: self._take_uevent,
@@ -193,7 +198,7 @@ class Pipeline:
         enumeration = enumeration_of(uevent)
         if enumeration is not None:
             self._take_enumeration(enumeration)
-        elif uevent.subsystem == "block":
+        elif uevent.devtype == "disk" and uevent.subsystem == "block":
             self._nodes.feed(uevent)
         elif uevent.devtype == "usb_device" and uevent.action == "bind" and witness == "netlink":
             self._take_bind(uevent)

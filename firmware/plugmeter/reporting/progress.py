@@ -6,7 +6,6 @@ import time
 from typing import TextIO
 
 from plugmeter.measure.pipeline import Pipeline
-from plugmeter.rigs.rig import Rig
 
 _TERMINAL_EVERY_S = 0.1
 _LOG_EVERY_S = 5.0
@@ -23,13 +22,13 @@ class ProgressLine:
         self._due_s = self._begun_s
         self._width = 0
 
-    def show(self, pipeline: Pipeline, rig: Rig) -> None:
-        """Show where the run is, if it is time to."""
+    def show(self, pipeline: Pipeline, done: int, total: int) -> None:
+        """Show where the run is, if it is time to: ``done`` of ``total`` plugs and pulls, 0 of 0 without a plan."""
         now_s = time.monotonic()
         if self._silent or now_s < self._due_s:
             return
         self._due_s = now_s + (_TERMINAL_EVERY_S if self._terminal else _LOG_EVERY_S)
-        self._write(_line(pipeline, rig, now_s - self._begun_s))
+        self._write(_line(pipeline, done, total, now_s - self._begun_s))
 
     def done(self) -> None:
         """Leave the line for what comes after it."""
@@ -47,8 +46,7 @@ class ProgressLine:
         self._stream.flush()
 
 
-def _line(pipeline: Pipeline, rig: Rig, elapsed_s: float) -> str:
-    done, total = rig.progress()
+def _line(pipeline: Pipeline, done: int, total: int, elapsed_s: float) -> str:
     counts = pipeline.verdicts
     parts = [f"{elapsed_s:5.1f} s"]
     if total:

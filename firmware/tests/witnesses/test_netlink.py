@@ -27,7 +27,9 @@ def read_until(witness, done):
 def inject(count, subsystem="usb", first=0):
     with uevent_socket() as sender:
         for number in range(first, first + count):
-            inject_uevent(sender, "add", f"/devices/usb1/1-{number}", SUBSYSTEM=subsystem, DEVTYPE="usb_device")
+            inject_uevent(
+                sender, "add", f"/devices/usb1/1-{number}", SUBSYSTEM=subsystem, DEVTYPE="usb_device"
+            )
 
 
 def lost(records):
@@ -107,7 +109,9 @@ def test_messages_that_are_no_uevents_are_counted():
         witness = NetlinkWitness()
         with uevent_socket() as sender:
             port = witness._socket.getsockname()[0]
-            sender.sendto(b"add@/devices/x\0ACTION=add\0DEVPATH=/devices/x\0SUBSYSTEM=usb\0SEQNUM=1\0", (port, 0))
+            sender.sendto(
+                b"add@/devices/x\0ACTION=add\0DEVPATH=/devices/x\0SUBSYSTEM=usb\0SEQNUM=1\0", (port, 0)
+            )
             inject_uevent(sender, "add", "/devices/x", SUBSYSTEM="usb", SEQNUM="1")
             inject_uevent(sender, "add", "/devices/y")
             inject_uevent(sender, "add", "/devices/z", SUBSYSTEM="usb")

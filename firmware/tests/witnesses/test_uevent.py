@@ -86,7 +86,19 @@ def test_never_raises(data):
 
 
 KEYS = st.sampled_from(
-    ["ACTION", "DEVPATH", "SUBSYSTEM", "SEQNUM", "DEVTYPE", "DEVNAME", "MAJOR", "MINOR", "DEVMODE", "PRODUCT", ""]
+    [
+        "ACTION",
+        "DEVPATH",
+        "SUBSYSTEM",
+        "SEQNUM",
+        "DEVTYPE",
+        "DEVNAME",
+        "MAJOR",
+        "MINOR",
+        "DEVMODE",
+        "PRODUCT",
+        "",
+    ]
 )
 VALUES = st.sampled_from(["add", "remove", DEVPATH, "usb", "usb_device", "1", "0x1", "", "a=b", "SEQNUM=3"])
 
