@@ -23,7 +23,12 @@ from plugmeter.errors import PlugmeterError, UsageError
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (("Prepare", ("check",)),)
+GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Measure", ("measure", "sweep", "selftest", "listeners")),
+    ("Read", ("replay", "compare")),
+    ("Prepare", ("check", "advise")),
+    ("Plugmeter itself", ("bench",)),
+)
 """The commands as the help lists them. Each is a module of ``plugmeter.commands`` of that name."""
 
 COMMANDS: tuple[str, ...] = tuple(name for _, names in GROUPS for name in names)
