@@ -124,7 +124,7 @@ class NodeMerger:
     def __init__(
         self, window_ns: int, max_names: int = 65_536, *, channels: frozenset[str] = frozenset()
     ) -> None:
-        """``channels``: with all of these (netlink, udev, inotify) a sighting is complete and closed at once."""
+        """``channels``: a sighting that all of these (netlink, udev, inotify) have is closed at once."""
         if window_ns < 0 or max_names < 1:
             raise ValueError(
                 f"window_ns ({window_ns}) must be at least 0 and max_names ({max_names}) at least 1"

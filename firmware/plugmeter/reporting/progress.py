@@ -23,7 +23,7 @@ class ProgressLine:
         self._width = 0
 
     def show(self, pipeline: Pipeline, done: int, total: int) -> None:
-        """Show where the run is, if it is time to: ``done`` of ``total`` plugs and pulls, 0 of 0 without a plan."""
+        """Show where the run is, if it is time to; ``done`` of ``total`` is 0 of 0 without a plan."""
         now_s = time.monotonic()
         if self._silent or now_s < self._due_s:
             return

@@ -3,13 +3,15 @@
 import os
 import select
 import time
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from tests.namespace import in_namespace, in_user_namespace, inject_uevent, uevent_socket
 from plugmeter.records import Gap, Uevent
 from plugmeter.witnesses.netlink import MOST_PER_READ, NetlinkWitness
 from plugmeter.witnesses.socket_queue import SocketQueue
+from tests.namespace import in_namespace, in_user_namespace, inject_uevent, uevent_socket
 
 GUARD_S = 20
 
@@ -49,7 +51,7 @@ def test_every_uevent_arrives_in_order_with_its_seqnum():
     assert [r.devpath for r in records] == [f"/devices/usb1/1-{n}" for n in range(3000)]
     numbers = [r.seqnum for r in records]
     assert numbers == sorted(set(numbers))
-    assert all(a.t_ns <= b.t_ns for a, b in zip(records, records[1:], strict=False))
+    assert all(a.t_ns <= b.t_ns for a, b in pairwise(records))
     assert (tally.offered, tally.pending) == (3000, 0)
 
 
@@ -161,14 +163,19 @@ def test_one_read_is_bounded_and_the_rest_is_announced():
 
 def test_closing_keeps_the_account_and_ends_the_thread():
     def body():
-        before = len(os.listdir("/proc/self/task"))
+        before = len(list(Path("/proc/self/task").iterdir()))
         witness = NetlinkWitness()
         inject(5)
         while len(witness._ring) < 5:
             time.sleep(0.01)
         witness.close()
         witness.close()
-        return before, len(os.listdir("/proc/self/task")), len(witness.read()), witness.tally().offered
+        return (
+            before,
+            len(list(Path("/proc/self/task").iterdir())),
+            len(witness.read()),
+            witness.tally().offered,
+        )
 
     before, after, read, offered = in_namespace(body)
     assert (after, read, offered) == (before, 5, 5)
