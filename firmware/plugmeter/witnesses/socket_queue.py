@@ -2,10 +2,17 @@
 
 ENOBUFS tells *that* something was dropped, once, to whoever asks first. The drop counter of the
 socket (``sk_drops``) tells how much, whoever asks and however often: it is what we count by.
+
+After an overrun the kernel drops everything for this socket until a receive call leaves the queue
+empty (net/netlink/af_netlink.c: NETLINK_S_CONGESTED, netlink_overrun, netlink_rcv_wake). The sender
+may set that latch just after the reader emptied the queue. ENOBUFS then is all there is to wake the
+reader; one who takes it with SO_ERROR and, finding the queue empty, receives nothing, is deaf for
+ever, without a further error. So whoever takes the error must also call ``release``.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 
@@ -47,8 +54,22 @@ class SocketQueue:
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     def clear_error(self) -> int:
-        """Take the socket's pending error, ENOBUFS or 0: after that it polls without POLLERR."""
-        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        """Take the socket's pending error, ENOBUFS or 0, and release the latch behind it."""
+        error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self.release()
+        return error
+
+    def release(self) -> None:
+        """Let an empty queue take messages again; one that holds some is left as it is.
+
+        Looking at the first message (MSG_PEEK) is a receive call that takes nothing away. It may find
+        an ENOBUFS that is newer still: taking that releases the latch as well.
+        """
+        try:
+            self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                raise
 
     def new_drops(self) -> int:
         """How many messages the kernel dropped since the last call, exact below 2**32."""

@@ -58,6 +58,8 @@ class UdevWitness:
         self._socket = socket.fromfd(
             self._monitor.fileno(), socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_KOBJECT_UEVENT
         )
+        self._poller = select.poll()
+        self._poller.register(self._socket, select.POLLIN)
         self._queue = SocketQueue(self._socket)
         self.receive_buffer_bytes: int = self._queue.grow(receive_buffer_bytes)
         try:
@@ -73,8 +75,6 @@ class UdevWitness:
                 "libudev hears nothing here, since /run/udev/control is missing and /dev is no devtmpfs "
                 "(a container?): run systemd-udevd, or leave the witness udev out"
             )
-        self._poller = select.poll()
-        self._poller.register(self._socket, select.POLLIN)
 
     @property
     def name(self) -> WitnessName:
@@ -171,6 +171,9 @@ class UdevWitness:
         count = self._queue.new_drops()
         self._dropped += count
         self._untold += count
+        if count and not self._poller.poll(0):
+            # Whoever took the ENOBUFS may have left the latch behind: nothing would wake us again.
+            self._queue.release()
         if not self._untold:
             self._intact_ns = time.monotonic_ns()
 
