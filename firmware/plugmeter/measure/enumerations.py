@@ -7,8 +7,8 @@ disk and more. Only the one with SUBSYSTEM=usb and DEVTYPE=usb_device is counted
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from plugmeter.records import Uevent, WitnessName
 
@@ -16,9 +16,11 @@ PORT_NAME = re.compile(r"[1-9][0-9]*-[1-9][0-9]*(?:\.[1-9][0-9]*)*")
 """A USB device's sysname, busnum-port[.port...] (usb_alloc_dev, drivers/usb/core/usb.c), not usb1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Enumeration:
-    """A ``usb_device`` was added to (or removed from) ``port``, as ``witness`` heard it at ``t_ns``."""
+class Enumeration(NamedTuple):
+    """A ``usb_device`` was added to (or removed from) ``port``, as ``witness`` heard it at ``t_ns``.
+
+    A named tuple since it is on the hot path, as ``records.Uevent`` is.
+    """
 
     port: str
     added: bool
