@@ -149,7 +149,8 @@ def _open_witnesses(config: Config, setup: _Setup, stack: ExitStack) -> list[Wit
         )
         stack.callback(opened[-1].close)
     if wanted.udev:
-        opened.append(UdevWitness(config.udev.receive_buffer_bytes))
+        expected = setup.rig.name != "injected"
+        opened.append(UdevWitness(config.udev.receive_buffer_bytes, udevd_expected=expected))
         stack.callback(opened[-1].close)
     if wanted.inotify:
         opened.append(InotifyWitness(setup.directories))

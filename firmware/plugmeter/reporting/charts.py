@@ -367,7 +367,6 @@ def _plain_log_ticks(axes: Axes, low: float) -> None:
 def _svg(name: str, label: str, draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
     try:
         from matplotlib import rc_context
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
     except ImportError as error:
         raise missing_extra("plots") from error
@@ -389,7 +388,6 @@ def _svg(name: str, label: str, draw: Callable[[Axes], None], size: tuple[float,
     with rc_context(settings):
         figure = Figure(figsize=size, layout="constrained")
         figure.patch.set_visible(False)
-        canvas = FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.patch.set_visible(False)
         for side in ("top", "right", "left"):
@@ -399,7 +397,9 @@ def _svg(name: str, label: str, draw: Callable[[Axes], None], size: tuple[float,
         axes.tick_params(length=0)
         draw(axes)
         out = io.StringIO()
-        canvas.print_svg(out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # type: ignore[no-untyped-call]  # matplotlib does not type its backends
+        figure.savefig(
+            out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
     return _tidy(out.getvalue(), name, label)
 
 
