@@ -29,6 +29,9 @@ class Enumeration(NamedTuple):
     witness: WitnessName
 
 
+_new = tuple.__new__  # Enumeration(...) itself is a call in Python, and takes twice as long
+
+
 @lru_cache(maxsize=4096)
 def device_port(devpath: str) -> str | None:
     """The port of a USB device's own devpath (its last component), None for a root hub and anything else."""
@@ -50,4 +53,4 @@ def enumeration_of(uevent: Uevent) -> Enumeration | None:
     port = device_port(uevent.devpath)
     if port is None:
         return None
-    return Enumeration(port, added, uevent.t_ns, uevent.seqnum, uevent.witness)
+    return _new(Enumeration, (port, added, uevent.t_ns, uevent.seqnum, uevent.witness))

@@ -209,6 +209,8 @@ class Pipeline:
             port = self._port(enumeration.port)
             port.matcher.add_enumeration(enumeration)
             port.machine.feed(Input.ADD if enumeration.added else Input.REMOVE, enumeration.t_ns)
+        else:
+            self._judge.heard(enumeration.seqnum)
 
     def _take_bind(self, uevent: Uevent) -> None:
         name = uevent.devpath.rpartition("/")[2]
@@ -218,6 +220,7 @@ class Pipeline:
     def _take_edge(self, edge: Edge) -> None:
         self.witnesses["gpio"].deliver()
         port = self._port(edge.port)
+        self._judge.edge(edge.port, edge.rising, edge.t_ns)
         port.line.feed(edge)
         port.machine.feed(Input.VBUS_HIGH if edge.rising else Input.VBUS_LOW, edge.t_ns)
         self._take_episodes(port, port.episodes.feed(edge))

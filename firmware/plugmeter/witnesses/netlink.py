@@ -169,10 +169,7 @@ class NetlinkWitness:
 
     @staticmethod
     def _parse(batch: Batch) -> list[Uevent | Gap]:
-        parsed = [
-            uevent.parse(slot[:length], t_ns)
-            for t_ns, slot, length in zip(batch.stamps_ns, batch.slots, batch.lengths, strict=True)
-        ]
+        parsed = uevent.parse_many(batch.stamps_ns, batch.slots, batch.lengths)
         if not any(batch.senders) and not any(batch.flags) and set(map(type, parsed)) == {Uevent}:
             return cast(list[Uevent | Gap], parsed)  # as nearly always; looked at in C
         records: list[Uevent | Gap] = []
