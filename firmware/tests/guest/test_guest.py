@@ -1,6 +1,6 @@
 """Boots the guest once and runs inside it what this machine's kernel has no parts for.
 
-python -m pytest -m guest                        about two minutes; the first time half a minute more
+python -m pytest -m guest                        about 80 s; the first time half a minute more
 PLUGMETER_GUEST_REQUIRED=1 python -m pytest ...  what is missing fails instead of skipping
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.guest.build import Missing, image
-from tests.guest.lab import Guest
+from tests.guest.lab import Guest, check_host
 
 pytestmark = pytest.mark.guest
 
@@ -38,6 +38,8 @@ class Suite:
 SUITES = (
     Suite("firmware/tests/rigs/test_gadget.py", 18, ("test_a_kernel_without_dummy_hcd_is_refused",)),
     Suite("firmware/tests/guest/test_lines.py", 3),
+    Suite("firmware/tests/witnesses/test_contract.py", 13),
+    Suite("firmware/tests/witnesses/test_coldplug.py", 7),
     Suite("firmware/tests/witnesses/test_gpio_factories.py", 110, env={"PLUGMETER_GPIO_REQUIRED": "1"}),
 )
 
@@ -45,6 +47,7 @@ SUITES = (
 @pytest.fixture(scope="module")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     try:
+        check_host()
         machine = Guest(image(), SOURCE, tmp_path_factory.mktemp("guest") / "console.log")
     except Missing as missing:
         if os.environ.get("PLUGMETER_GUEST_REQUIRED"):
