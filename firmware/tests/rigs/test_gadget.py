@@ -31,6 +31,7 @@ class Step:
     port: str
     plugged: bool
     stick: int
+    pulses: tuple[tuple[int, bool], ...] = ()
 
 
 def cycles(ports: Sequence[str], number: int, period_ms: int = 1100, plugged_ms: int = 600) -> list[Step]:
@@ -276,6 +277,7 @@ def test_a_count_that_dummy_hcd_cannot_have_is_refused(count: int) -> None:
         ([Step(0, "1-1", True, 0), Step(1, "1-1", True, 0)], "step 2: port 1-1 is already plugged"),
         ([Step(5, "1-1", True, 0), Step(4, "2-1", True, 0)], "step 2 is earlier"),
         ([Step(-1, "1-1", True, 0)], "step 1 is earlier"),
+        ([Step(0, "1-1", True, 0, ((1_000_000, False), (2_000_000, True)))], "cannot bounce"),
     ],
 )
 def test_a_plan_that_cannot_be_played_is_refused(steps: list[Step], wrong: str) -> None:
