@@ -22,6 +22,9 @@ from plugmeter.settings import Key, Problems, key, keys, nearest, path, read_sec
 FILE_LIMIT_BYTES = 65_536
 """No configuration is longer: 256 ports of 60 bytes each are 15 KiB."""
 
+_LEAST_GAP_MS = 50
+"""Between two changes of one port; the USB core's debounce looks every 25 ms."""
+
 _DOTS_LIMIT = 200
 """In one line. tomllib takes time with the square of a dotted key's depth."""
 
@@ -184,9 +187,10 @@ class Rig:
     cycles: int = key(1, "How often each of them is plugged and pulled.", low=1, high=1_000_000)
     ports: int = key(8, "Ports of the injected rig, which simulates them.", low=1, high=_PORTS_LIMIT)
     gap_ms: int = key(
-        250,
-        "The least time between two changes of one port. Below 50 ms no USB core would see them.",
-        unit="ms", low=50, high=3_600_000,
+        0,
+        "The least time between two changes of one port, from 50 ms on. 0 takes what the rig needs:"
+        " 250 ms where it simulates, 1000 ms where a real kernel enumerates.",
+        unit="ms", low=0, high=3_600_000,
     )  # fmt: skip
     jitter_ms: int = key(
         15, "Each change comes earlier or later by up to this.", unit="ms", low=0, high=60_000
@@ -293,10 +297,10 @@ def with_rig(rig: Rig, given: Mapping[str, object]) -> Rig:
     problems = Problems()
     now = {name: getattr(rig, name) for name in keys(Rig)}
     changed = read_section(Rig, {**now, **given}, "rig", problems)
-    if changed is None:
+    for line in _contradictions(Config(rig=changed), set()) if changed else ():
+        problems.add(line)
+    if changed is None or problems.lines():
         raise UsageError("\n".join(problems.lines()))
-    if changed.jitter_ms > changed.gap_ms:
-        raise UsageError(f"a jitter of {changed.jitter_ms} ms is more than the gap of {changed.gap_ms} ms")
     return changed
 
 
@@ -400,7 +404,9 @@ def _contradictions(config: Config, unsound: set[str]) -> Iterator[str]:
             f"netlink.reorder_window_ms = {netlink.reorder_window_ms} must be less than"
             f" run.lost_after_ms = {run.lost_after_ms}"
         )
-    if rig.jitter_ms > rig.gap_ms:
+    if 0 < rig.gap_ms < _LEAST_GAP_MS:
+        yield f"rig.gap_ms = {rig.gap_ms} must be 0, or not be less than {_LEAST_GAP_MS}: no USB core would see it"
+    elif 0 < rig.gap_ms < rig.jitter_ms:
         yield f"rig.jitter_ms = {rig.jitter_ms} must not be more than rig.gap_ms = {rig.gap_ms}"
     if not (watchers.netlink or watchers.udev or watchers.inotify):
         yield "witnesses: nothing would see a device; one of netlink, udev and inotify must be true"

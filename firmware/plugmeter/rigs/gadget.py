@@ -11,27 +11,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.records import Driven, Truth
 from plugmeter.rigs.dummy_hcd import DummyPorts
-
-
-class Step(Protocol):
-    """What this rig needs of a ``sequence.Step``: when (from the start), where, and plug or pull."""
-
-    @property
-    def t_offset_ns(self) -> int: ...
-    @property
-    def port(self) -> str: ...
-    @property
-    def plugged(self) -> bool: ...
-    @property
-    def stick(self) -> int: ...
-    @property
-    def pulses(self) -> Sequence[object]: ...
-
+from plugmeter.rigs.sequence import Step
 
 Sequencer = Callable[[tuple[str, ...]], Sequence[Step]]
 Drive = Callable[[str, bool], None]

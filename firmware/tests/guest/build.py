@@ -36,7 +36,7 @@ PACKAGES = ("busybox-static", "libc-bin", "libudev1", "python3.13")
 KERNEL_META = "linux-image-arm64"
 COMPILER_PACKAGES = ("python3.13-minimal",)
 
-WHEELS = ("colorzero", "gpiod", "gpiozero", "hypothesis", "inotify-simple", "pytest", "pyudev")
+WHEELS = ("colorzero", "gpiod", "gpiozero", "hypothesis", "inotify-simple", "msgspec", "pytest", "pyudev")
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux2014_aarch64", "manylinux_2_17_aarch64")
 
 # Their dependencies follow from the modules' own "depends" fields.
@@ -116,7 +116,7 @@ def _build(scratch: Path, environ: Mapping[str, str]) -> Path:
                 f"needs {program}, to unpack Debian's packages: build the guest on Debian or Ubuntu"
             )
     if not KEYRING.is_file():
-        raise Missing("needs the package debian-archive-keyring (as root: scripts/guest-packages)")
+        raise Missing("needs the package debian-archive-keyring (scripts/test installs it as root)")
     uri = mirror(environ)
     guest_apt = _Apt(scratch / "apt-guest", ARCH, uri)
     root, out = scratch / "root", scratch / "out"

@@ -46,7 +46,7 @@ PL061_BASE, GPIOIE, GPIORIS = 0x0903_0000, 0x410, 0x414
 def check_host() -> None:
     """Raises Missing where no guest could be run, before anybody builds one."""
     if shutil.which(QEMU) is None:
-        raise Missing(f"needs {QEMU} (as root: scripts/guest-packages)")
+        raise Missing(f"needs {QEMU} (scripts/test installs it as root)")
 
 
 class GuestDied(Exception):

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,18 +19,10 @@ import pytest
 from plugmeter.errors import RigError, UsageError
 from plugmeter.records import Driven
 from plugmeter.rigs.gadget import GadgetRig, check_steps
+from plugmeter.rigs.sequence import Step
 
 GADGETS = Path("/sys/kernel/config/usb_gadget")
 MS = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    t_offset_ns: int
-    port: str
-    plugged: bool
-    stick: int
-    pulses: tuple[tuple[int, bool], ...] = ()
 
 
 def cycles(ports: Sequence[str], number: int, period_ms: int = 1100, plugged_ms: int = 600) -> list[Step]:
@@ -58,7 +49,7 @@ def kernel() -> Iterator[None]:
     if os.geteuid() != 0:
         pytest.skip("needs root, to load modules and write configfs")
     if not have_dummy_hcd():
-        pytest.skip("needs a kernel with dummy_hcd (firmware/tests/guest boots one)")
+        pytest.skip("runs in the guest: a kernel with dummy_hcd")
     yield
     assert not GADGETS.is_dir() or not list(GADGETS.iterdir())
     assert "dummy_hcd" not in Path("/proc/modules").read_text()
@@ -245,7 +236,7 @@ def test_a_kernel_without_dummy_hcd_is_refused() -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to get as far as the modules")
     if have_dummy_hcd():
-        pytest.skip("needs a kernel without dummy_hcd")
+        pytest.skip("runs on the host: a kernel without dummy_hcd")
     with pytest.raises(
         RigError, match=r"^rig gadget: .*use --rig injected, or the Plugmeter image$|mount -t configfs"
     ):
