@@ -113,7 +113,7 @@ class Netlink:
         low=0, high=99,
     )  # fmt: skip
     lock_memory: bool = key(
-        True, "Lock memory where it is permitted (mlockall), so that no page fault delays a read."
+        True, "Lock the ring in memory where it is permitted (mlock), so that no page fault delays a read."
     )
 
 
@@ -405,7 +405,10 @@ def _contradictions(config: Config, unsound: set[str]) -> Iterator[str]:
             f" run.lost_after_ms = {run.lost_after_ms}"
         )
     if 0 < rig.gap_ms < _LEAST_GAP_MS:
-        yield f"rig.gap_ms = {rig.gap_ms} must be 0, or not be less than {_LEAST_GAP_MS}: no USB core would see it"
+        yield (
+            f"rig.gap_ms = {rig.gap_ms} must be 0, or not be less than {_LEAST_GAP_MS}:"
+            " no USB core would see it"
+        )
     elif 0 < rig.gap_ms < rig.jitter_ms:
         yield f"rig.jitter_ms = {rig.jitter_ms} must not be more than rig.gap_ms = {rig.gap_ms}"
     if not (watchers.netlink or watchers.udev or watchers.inotify):
