@@ -15,7 +15,6 @@ from gpiozero import BadPinFactory, Device
 from gpiozero.pins import Factory
 
 from plugmeter import __version__
-from plugmeter.config import Config
 from plugmeter.errors import UsageError
 from plugmeter.recording import Input
 from plugmeter.records import Presence, Record, RunStart
@@ -31,6 +30,7 @@ from plugmeter.rigs.sequence import Bounce, SequencePlan, Step, plan
 from plugmeter.rigs.udevd import UdevdStandIn
 from plugmeter.rigs.world import World
 from plugmeter.run import Equipment
+from plugmeter.sections import Config
 from plugmeter.witnesses import coldplug, snapshot
 from plugmeter.witnesses.gpio import GpioWitness
 from plugmeter.witnesses.gpiod_factory import GpiodFactory

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugmeter import config
-from plugmeter.config import Config, ConfigError, Port
+from plugmeter.config import ConfigError
+from plugmeter.sections import Config, Port
 from plugmeter.settings import PROBLEMS_SHOWN, Key, keys
 
 SECTIONS = ("run", "witnesses", "netlink", "udev", "inotify", "gpio", "rig")
