@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,14 +15,15 @@ from plugmeter.errors import UsageError
 from plugmeter.recording import TYPES, Input, RecordingWriter, decode, encode, read_recording
 
 INTS = st.integers(0, 2**63 - 1)
-RECORDS = st.one_of(
-    *(
-        st.builds(cls, **({"witness": st.sampled_from(["netlink", "udev"])} if cls is records.Uevent else {}))
-        for cls in TYPES.values()
-        if cls is not int
-    ),
-    INTS,
-)
+GIVEN: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
+    records.Uevent: {"witness": st.sampled_from(["netlink", "udev"])},
+    # Configurations have no infinite numbers, and JSON has none either.
+    records.RunStart: {
+        "claim_rate": st.floats(1e-9, 0.5),
+        "plan": st.dictionaries(st.text(), st.integers(0, 9) | st.floats(0.25, 9.75) | st.text()),
+    },
+}
+RECORDS = st.one_of(*(st.builds(cls, **GIVEN.get(cls, {})) for cls in TYPES.values() if cls is not int), INTS)
 
 
 @given(st.lists(RECORDS, max_size=5))

@@ -347,7 +347,9 @@ def _log_time_axis(axes: Axes, low_us: float, high_us: float) -> None:
     axes.set_xscale("log")
     axes.set_xlim(low_us, high_us)
     decades = range(math.floor(math.log10(low_us)), math.ceil(math.log10(high_us)) + 1)
-    steps = (1, 3) if high_us / low_us < 300 else (1,)
+    # At least two labels, however narrow the range: more steps a decade until there are.
+    span = high_us / low_us
+    steps = (1,) if span >= 300 else (1, 3) if span >= 12 else (1, 1.5, 2, 3, 5, 7)
     ticks = [step * 10.0**k for k in decades for step in steps if low_us <= step * 10.0**k <= high_us]
     axes.set_xticks(ticks, [_tick(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
