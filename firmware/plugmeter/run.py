@@ -23,7 +23,7 @@ REORDER_NS = 20_000_000
 """How long a stamped record may take from its witness's thread to the loop before the timeline moves on."""
 
 SWITCH_INTERVAL_S = 0.0005
-"""How long one thread may keep the interpreter from another (sys.setswitchinterval) in a process that measures.
+"""How long one thread may keep the interpreter from another (sys.setswitchinterval) where we measure.
 The default of 5 ms would stand in every time stamp that a busy pipeline delays."""
 
 TICK_S = 0.05

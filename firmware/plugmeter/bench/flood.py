@@ -60,9 +60,7 @@ class Flood:
         first = ctypes.addressof(self._headers)
         while left:
             most = min(left, self._size - self._next, _MOST_PER_CALL)
-            sent = _libc.sendmmsg(
-                self._socket.fileno(), first + self._next * ctypes.sizeof(Mmsghdr), most, 0
-            )
+            sent = _libc.sendmmsg(self._socket.fileno(), first + self._next * ctypes.sizeof(Mmsghdr), most, 0)
             if sent < 0:
                 raise RigError(f"the kernel refuses to inject uevents: {os.strerror(ctypes.get_errno())}")
             self.emitted += sent

@@ -1,9 +1,9 @@
 """What Plugmeter costs when nothing happens: processor time and memory of a process that only waits.
 
-The measured process is a new one, as the device's daemon is: it imports all that a device has (no jinja2, no
-matplotlib), opens all witnesses, with mock pins for the sense lines, and runs ``run.measure`` with the passive
-rig. Its processor time is user and system time of all its threads over the whole of the run, opening
-and imports left out; its memory is VmRSS at the end of it (proc(5)).
+The measured process is a new one, as the device's daemon is: it imports all that a device has (no jinja2,
+no matplotlib), opens all witnesses, with mock pins for the sense lines, and runs ``run.measure`` with the
+passive rig. Its processor time is user and system time of all its threads over the whole of the run,
+opening and imports left out; its memory is VmRSS at the end of it (proc(5)).
 """
 
 from __future__ import annotations

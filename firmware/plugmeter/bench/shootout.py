@@ -59,7 +59,7 @@ class Contestant:
 def compare(
     listeners: Sequence[str], storm: Storm, runs: int = 5, tell: Callable[[str], None] = lambda line: None
 ) -> list[Contestant]:
-    """Each listener in turn, ``runs`` times over, so that what else the machine does falls upon all of them."""
+    """Each listener in turn, ``runs`` times over, so that what else the machine does falls upon all."""
     trials: dict[str, list[Trial]] = {listener: [] for listener in listeners}
     for number in range(runs):
         for listener in trials:

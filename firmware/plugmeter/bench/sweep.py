@@ -1,13 +1,13 @@
 """Loss against density: storms of rising density at one listener, and the knee between them.
 
-**Good** is a density whose loss may be under ``GOOD_RATE`` (0.1 %): the 95 % interval of its loss rate begins
-at or below it. **Bad** is one whose interval lies wholly above. The knee is the greatest density at which it and
-all lower ones that were tried are good; between it and the lowest bad one bisection tries a few more. Short
-storms cannot tell 0.1 % from 0.2 %: the knee says from where on loss is beyond doubt, and it moves
-down when the storms get longer.
+**Good** is a density whose loss may be under ``GOOD_RATE`` (0.1 %): the 95 % interval of its loss rate
+begins at or below it. **Bad** is one whose interval lies wholly above. The knee is the greatest density
+at which it and all lower ones that were tried are good; between it and the lowest bad one bisection tries
+a few more. Short storms cannot tell 0.1 % from 0.2 %: the knee says from where on loss is beyond doubt,
+and it moves down when the storms get longer.
 
-The intervals take losses for independent. They are not (a socket that overran drops all until it is empty), so
-where there is loss the true uncertainty is larger.
+The intervals take losses for independent. They are not (a socket that overran drops all until it is
+empty), so where there is loss the true uncertainty is larger.
 """
 
 from __future__ import annotations

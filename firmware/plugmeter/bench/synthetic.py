@@ -22,6 +22,7 @@ from plugmeter.records import (
     RunStart,
     Tally,
     Uevent,
+    WitnessName,
 )
 from plugmeter.rigs.numbering import Numbering
 from plugmeter.rigs.sequence import SequencePlan, Step, plan
@@ -41,13 +42,15 @@ _UDEV_AFTER_NS = 2 * _MS
 def recording(records: int, seed: int = 7) -> Iterator[Input]:
     """About ``records`` records (watermarks not counted), in the order in which a run would write them."""
     pairs = max(1, records // _RECORDS_PER_PAIR)
-    sequence = SequencePlan(sticks=min(120, pairs), cycles=-(-pairs // 120), ports=_PORTS, gap_ms=250, seed=seed)
+    sequence = SequencePlan(
+        sticks=min(120, pairs), cycles=-(-pairs // 120), ports=_PORTS, gap_ms=250, seed=seed
+    )
     steps = plan(sequence)[: 2 * pairs]
     yield _start(sequence)
     yield from (Level(_BEGUN_NS, port, False) for port in _PORTS)
     timed = sorted(_records(steps, random.Random(seed)), key=lambda record: record.t_ns)
     due_ns = _BEGUN_NS
-    counts = {"gpio": 0, "netlink": 0, "udev": 0, "inotify": 0}
+    counts: dict[WitnessName, int] = {"gpio": 0, "netlink": 0, "udev": 0, "inotify": 0}
     for record in timed:
         while record.t_ns > due_ns:
             yield due_ns
@@ -59,7 +62,7 @@ def recording(records: int, seed: int = 7) -> Iterator[Input]:
     for port in _PORTS:
         yield Level(end_ns, port, high.get(port, False))
         yield LineAccount(end_ns, port, "MockFactory", False)
-    yield from (Tally(end_ns, name, offered) for name, offered in counts.items())  # type: ignore[arg-type]  # names
+    yield from (Tally(end_ns, name, offered) for name, offered in counts.items())
     yield RunEnd(end_ns, emitted=counts["netlink"])
 
 
@@ -83,7 +86,7 @@ def _start(sequence: SequencePlan) -> RunStart:
     )
 
 
-def _witness_of(record: Driven | Edge | Uevent | NodeEvent) -> str:
+def _witness_of(record: Driven | Edge | Uevent | NodeEvent) -> WitnessName:
     if isinstance(record, Uevent):
         return record.witness
     return "inotify" if isinstance(record, NodeEvent) else "gpio"
@@ -118,7 +121,6 @@ def _records(steps: list[Step], draw: random.Random) -> Iterator[Driven | Edge |
                 yield NodeEvent(at_ns, "create" if event.action == "add" else "delete", event.node)
 
 
-def _uevent(event: KernelUevent, t_ns: int, witness: str, seqnum: int) -> Uevent:
+def _uevent(event: KernelUevent, t_ns: int, witness: WitnessName, seqnum: int) -> Uevent:
     devtype = dict(event.variables).get("DEVTYPE", "")
-    name = "udev" if witness == "udev" else "netlink"
-    return Uevent(t_ns, name, seqnum, event.action, event.devpath, event.subsystem, devtype, event.node)
+    return Uevent(t_ns, witness, seqnum, event.action, event.devpath, event.subsystem, devtype, event.node)

@@ -37,6 +37,7 @@ exit status: 0 the run is VALID (whatever it found), 1 it is INVALID or could no
 Ctrl-C ends the run early and reports what was seen; a second one ends it at once.
 """
 
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``plugmeter measure``."""
     parser.add_argument(

@@ -21,8 +21,8 @@ NAME = "sweep"
 HELP = "find the density of plugs at which a listener begins to lose events"
 EPILOG = """\
 examples:
-  plugmeter sweep                       a plain socket with a default buffer that does nothing with its events:
-                                        on most machines it loses nothing at these densities
+  plugmeter sweep                       a plain socket with a default buffer that does nothing with its
+                                        events: on most machines it loses nothing at these densities
   plugmeter sweep --handler-ms 0.3      the same with a third of a millisecond of work an event, as many a
                                         callback has: now it loses, and about as much as the folklore has it
   plugmeter sweep --listener pyudev --handler-ms 0.5 --chart sweep.svg
@@ -50,7 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(PROGRAMS)}, or a command that prints a line an event (default: plain)",
     )
     parser.add_argument(
-        "--handler-ms", type=float, default=0.0, metavar="MS", help="how long it works on each event (default: 0)"
+        "--handler-ms",
+        type=float,
+        default=0.0,
+        metavar="MS",
+        help="how long it works on each event (default: 0)",
     )
     parser.add_argument(
         "--densities",
@@ -94,7 +98,9 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             write_text(args.json, json.dumps(found, indent=2) + "\n")
     if args.chart:
-        folklore = [{"density": each.density, "loss_rate": each.loss_rate} for each in FOLKLORE if each.density]
+        folklore = [
+            {"density": each.density, "loss_rate": each.loss_rate} for each in FOLKLORE if each.density
+        ]
         title = f"{args.listener}, {args.handler_ms:g} ms an event"
         write_text(
             args.chart,
@@ -111,9 +117,14 @@ def _check(args: argparse.Namespace) -> None:
         if not low <= value <= high or math.isnan(value):
             raise UsageError(f"sweep: {option} is from {low:g} to {high:g}, not {value:g}")
     if args.handler_ms and args.listener not in PROGRAMS:
-        raise UsageError("sweep: --handler-ms is for listeners of ours; a command of yours works as long as it works")
+        raise UsageError(
+            "sweep: --handler-ms is for listeners of ours; a command of yours works as long as it works"
+        )
     storms_s = args.seconds * len(args.densities)
-    sys.stderr.write(f"{len(args.densities)} storms of {args.seconds:g} s and at most 3 more: about {storms_s * 1.2:.0f} s\n")
+    sys.stderr.write(
+        f"{len(args.densities)} storms of {args.seconds:g} s and at most 3 more: "
+        f"about {storms_s * 1.2:.0f} s\n"
+    )
 
 
 def _tell(point: Point) -> None:
@@ -175,7 +186,8 @@ def _knee_line(at: Knee) -> str:
         return f"Knee: none up to {at.last_good:g} plugs/s"
     if at.last_good is None:
         return f"Knee: below {at.first_bad:g} plugs/s; try lower densities"
-    return f"Knee: {at.last_good:g} plugs/s; at {at.first_bad:g} the loss is above {_percent(GOOD_RATE)} beyond doubt"
+    beyond = f"at {at.first_bad:g} the loss is above {_percent(GOOD_RATE)} beyond doubt"
+    return f"Knee: {at.last_good:g} plugs/s; {beyond}"
 
 
 def _saying_line(each: Judged) -> str:

@@ -171,8 +171,8 @@ class Judge:
                 node=node,
             )
         )
-        while nodes and _first_ns(nodes[0]) < next_ns:
-            nodes.popleft()
+        for each in mine:  # and none of an earlier episode, which may still wait
+            nodes.remove(each)
         outcome: Outcome = "lost" if stage else "late" if match.late else "matched"
         return Verdict(episode, outcome, stage, True, times.get("netlink"), times.get("udev"), node_ns)
 

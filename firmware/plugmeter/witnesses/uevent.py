@@ -94,7 +94,7 @@ def parse_many(
 
 
 def _read_middle(middle: str) -> tuple[str, str, str] | None:
-    """SUBSYSTEM, DEVTYPE and DEVNAME from ``SUBSYSTEM's value NUL KEY=VALUE NUL ...``; None if it is not sound."""
+    """SUBSYSTEM, DEVTYPE and DEVNAME from what follows ``SUBSYSTEM=``; None if it is not sound."""
     subsystem, *pairs = middle.split("\0")
     found: dict[str, str] = {}
     for pair in pairs:

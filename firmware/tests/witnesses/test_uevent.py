@@ -127,7 +127,7 @@ def test_what_is_written_is_read(action: str, tail: str, seqnum: int) -> None:
     assert read == Uevent(0, "netlink", seqnum, action, devpath, "usb")
 
 
-def test_what_it_keeps_is_bounded():
+def test_what_it_keeps_is_bounded() -> None:
     for number in range(3000):
         parse(message("ACTION=add", f"DEVPATH={DEVPATH}", f"SUBSYSTEM=s{number}", "SEQNUM=5"), 0)
     assert len(uevent._middles) <= 1024
