@@ -169,7 +169,7 @@ def _deliver(args: argparse.Namespace, lines: list[str], found: Found, goals: li
             ]
             for goal in goals
         ]
-        lines = [*lines, "", *table(["goal", "measured", "wanted", ""], rows)]
+        lines = [*lines, "", *table(["goal", "measured", "wanted", ""], rows, width=100)]
     if args.json == "-":
         write_text("-", json.dumps(found, indent=2) + "\n")
         return
