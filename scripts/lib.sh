@@ -66,7 +66,7 @@ packages_missing() {
 # find_python: sets $python to a CPython that is new enough and runs, $python_version to its version.
 # One that is there but cannot run (a pyenv shim without a version, say) is passed over.
 find_python() {
-    local candidate answer seen=''
+    local candidate answer version kind seen=''
     local candidates=(python3 python3.13 python3.12 python3.11 python3.14 /usr/bin/python3)
     if [[ -n ${PLUGMETER_PYTHON:-} ]]; then candidates=("$PLUGMETER_PYTHON"); fi
     for candidate in "${candidates[@]}"; do
@@ -79,9 +79,11 @@ print(sys.executable)" 2>/dev/null) || continue
             python_version=${answer%% cpython*}
             return 0
         fi
-        seen="${seen:+$seen, }$candidate is ${answer%% *}"
+        read -r version _ kind _ <<<"$answer"
+        seen="${seen:+$seen, }$candidate is $kind $version"
     done
     python=''
+    if [[ -z $seen && -n ${PLUGMETER_PYTHON:-} ]]; then seen="$PLUGMETER_PYTHON does not run"; fi
     python_version=${seen:-none found}
 }
 
@@ -160,7 +162,7 @@ need_python() {
         hash -r
         find_python
     fi
-    [[ -n $python ]] || die "Plugmeter needs Python 3.$oldest_minor or newer ($python_version);" \
+    [[ -n $python ]] || die "Plugmeter needs CPython 3.$oldest_minor or newer ($python_version);" \
         'install one, or name it: PLUGMETER_PYTHON=/path/to/python3'
 }
 

@@ -1,4 +1,4 @@
-"""The configuration: every key, its default, its limits and its documentation; and a file read into it.
+"""The configuration: a file read into the sections of ``sections``, or all that is wrong with it.
 
 ``load`` reads a file, ``parse`` a text, ``default`` is what an empty file means. ``document`` is the
 commented file that lists every key, kept as firmware/docs/plugmeter.toml; ``describe`` gives the
@@ -12,23 +12,24 @@ import re
 import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
 from plugmeter.errors import UsageError
-from plugmeter.settings import Key, Problems, key, keys, nearest, path, read_section, shown
+from plugmeter.sections import PORTS_LIMIT, SECTIONS, Config, Port, Rig
+from plugmeter.settings import Key, Problems, keys, nearest, path, read_section, shown
 
 FILE_LIMIT_BYTES = 65_536
 """No configuration is longer: 256 ports of 60 bytes each are 15 KiB."""
 
+_LEAST_GAP_MS = 50
+"""Between two changes of one port; the USB core's debounce looks every 25 ms."""
+
 _DOTS_LIMIT = 200
 """In one line. tomllib takes time with the square of a dotted key's depth."""
 
-_PORTS_LIMIT = 256
 _PORT_NAME = re.compile(r"\d{1,3}-\d{1,3}(\.\d{1,3}){0,6}")
-_GIB = 1_073_741_823
-"""SO_RCVBUF is an int that the kernel doubles (socket(7)): half of INT_MAX."""
 
 
 class ConfigError(UsageError):
@@ -39,198 +40,7 @@ class ConfigError(UsageError):
         self.problems = problems
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """[run]: what counts as an episode, as late and as lost."""
-
-    debounce_ms: int = key(
-        100,
-        "How long VBUS must stay stable to count as an episode; shorter pulses are ambiguous."
-        " The USB core waits just as long.",
-        unit="ms", low=1, high=10_000,
-    )  # fmt: skip
-    nominal_ms: int = key(
-        3_000,
-        "An enumeration that comes later than this after its episode is late.",
-        unit="ms", low=1, high=600_000,
-    )  # fmt: skip
-    lost_after_ms: int = key(
-        30_000,
-        "An episode whose enumeration has not come after this time is lost.",
-        unit="ms", low=2, high=3_600_000,
-    )  # fmt: skip
-    storm_quiet_ms: int = key(
-        1_000,
-        "Episodes with less than this between them belong to one storm; losses come in bursts, so the"
-        " bootstrap draws whole storms.",
-        unit="ms", low=1, high=600_000,
-    )  # fmt: skip
-    claim_loss_rate: float = key(
-        0.001,
-        'The loss rate to be claimed ("under 0.1 %"): the report says how many more events that takes.',
-        low=1e-9, high=0.5,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Witnesses:
-    """[witnesses]: who is asked."""
-
-    gpio: bool = key(
-        True, "The GPIO lines of [ports]: the ground truth. Without it no run earns a certificate."
-    )
-    netlink: bool = key(True, "The kernel's own uevents.")
-    udev: bool = key(True, "The events that udevd sends on.")
-    inotify: bool = key(True, "Device nodes that appear and vanish.")
-    listeners: bool = key(True, "What the kernel drops for every uevent socket of this machine.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Netlink:
-    """[netlink]: the kernel uevent witness."""
-
-    receive_buffer_bytes: int = key(
-        134_217_728,
-        "The socket's receive buffer. More than net.core.rmem_max takes root (or CAP_NET_ADMIN).",
-        unit="bytes", low=4_096, high=_GIB,
-    )  # fmt: skip
-    ring_slots: int = key(
-        2_048,
-        "Slots of the ring between receive thread and pipeline; beyond them the rest waits in the socket.",
-        low=16, high=1_048_576,
-    )  # fmt: skip
-    reorder_window_ms: int = key(
-        500,
-        "A hole in SEQNUM that is still there after this time is a loss: the kernel may swap two events.",
-        unit="ms", low=1, high=60_000,
-    )  # fmt: skip
-    realtime_priority: int = key(
-        10,
-        "SCHED_FIFO priority of the receive thread where it is permitted; 0 leaves it an ordinary thread.",
-        low=0, high=99,
-    )  # fmt: skip
-    lock_memory: bool = key(
-        True, "Lock memory where it is permitted (mlockall), so that no page fault delays a read."
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Udev:
-    """[udev]: the witness of udevd's events."""
-
-    receive_buffer_bytes: int = key(
-        134_217_728,
-        "The socket's receive buffer. More than net.core.rmem_max takes root (or CAP_NET_ADMIN).",
-        unit="bytes", low=4_096, high=_GIB,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inotify:
-    """[inotify]: the witness of device nodes."""
-
-    directories: tuple[str, ...] = key(
-        ("/dev",),
-        "The folders to watch for nodes that are created, changed or deleted.",
-        low=1, high=64, pattern=r"/[^\0]{0,4094}", pattern_text='a list of full paths, such as ["/dev"]',
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gpio:
-    """[gpio]: how the lines of [ports] are read and driven."""
-
-    factory: str = key(
-        "plugmeter-gpiod",
-        "The gpiozero pin factory. Others (lgpio, mock, ...) work, but pass on no kernel numbers, without"
-        " which a run earns no certificate.",
-        pattern=r"[A-Za-z][A-Za-z0-9_.-]{0,63}", pattern_text="the name of a gpiozero pin factory",
-    )  # fmt: skip
-    chip: str = key(
-        "",
-        "The GPIO chip: /dev/gpiochip0, gpiochip0 or its label. Empty finds the one of the Pi's header.",
-        pattern=r"[^\0-\x1f\x7f]{0,255}", pattern_text="a chip's path, name or label, or empty",
-    )  # fmt: skip
-    active_high: bool = key(True, "Whether a high sense line means that VBUS is on.")
-    pull: str = key(
-        "none",
-        "The bias of the sense lines. A divider from VBUS wants none.",
-        choices=("none", "up", "down"),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Port:
-    """[ports."NAME"]: the GPIO lines of one USB port, which is named as the kernel names it (1-1.4)."""
-
-    name: str
-    sense_gpio: int = key(
-        MISSING,
-        "The GPIO line that senses this port's VBUS.",
-        kind=int, low=0, high=1_023,
-    )  # fmt: skip
-    switch_gpio: int | None = key(
-        None,
-        "The GPIO line that switches this port's VBUS, for the relay rig. May be left out.",
-        kind=int, low=0, high=1_023,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rig:
-    """[rig]: what is plugged, how often and how fast. Options of the command line win over it."""
-
-    sticks: int = key(120, "How many different USB sticks take turns.", low=1, high=1_000_000)
-    cycles: int = key(1, "How often each of them is plugged and pulled.", low=1, high=1_000_000)
-    ports: int = key(8, "Ports of the injected rig, which simulates them.", low=1, high=_PORTS_LIMIT)
-    gap_ms: int = key(
-        250,
-        "The least time between two changes of one port. Below 50 ms no USB core would see them.",
-        unit="ms", low=50, high=3_600_000,
-    )  # fmt: skip
-    jitter_ms: int = key(
-        15, "Each change comes earlier or later by up to this.", unit="ms", low=0, high=60_000
-    )
-    density_per_s: float = key(
-        0.0,
-        "Plugs a second over all ports; 0 plugs as fast as gap_ms allows.",
-        unit="per second", low=0, high=1_000_000,
-    )  # fmt: skip
-    bounce: str = key(
-        "none",
-        "How contacts bounce: contact is a burst of edges at each change, dip a short loss of VBUS between.",
-        choices=("none", "contact", "dip"),
-    )  # fmt: skip
-    seed: int = key(1, "The same seed plugs the same sticks at the same times.", low=0, high=2**63 - 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """A whole configuration. ``source`` is where it came from and no part of its value."""
-
-    run: Run = Run()
-    witnesses: Witnesses = Witnesses()
-    netlink: Netlink = Netlink()
-    udev: Udev = Udev()
-    inotify: Inotify = Inotify()
-    gpio: Gpio = Gpio()
-    ports: tuple[Port, ...] = ()
-    rig: Rig = Rig()
-    source: str = field(default="", compare=False)
-
-
-_SECTIONS: dict[str, type] = {
-    "run": Run,
-    "witnesses": Witnesses,
-    "netlink": Netlink,
-    "udev": Udev,
-    "inotify": Inotify,
-    "gpio": Gpio,
-    "rig": Rig,
-}
-
-
-_ELSEWHERE = {each: f"{name}.{each}" for name, section in _SECTIONS.items() for each in keys(section)}
+_ELSEWHERE = {each: f"{name}.{each}" for name, section in SECTIONS.items() for each in keys(section)}
 """Where a key belongs that stands in no section or in a wrong one (one of the places, if there are two)."""
 
 
@@ -268,10 +78,10 @@ def parse(text: str, source: str) -> Config:
     for name, raw in table.items():
         if name == "ports":
             sections[name] = _ports(raw, problems)
-        elif name in _SECTIONS:
-            sections[name] = read_section(_SECTIONS[name], raw, name, problems, _ELSEWHERE)
+        elif name in SECTIONS:
+            sections[name] = read_section(SECTIONS[name], raw, name, problems, _ELSEWHERE)
         elif isinstance(raw, Mapping):
-            problems.add_unknown("section", path(name), partial(nearest, name, (*_SECTIONS, "ports")))
+            problems.add_unknown("section", path(name), partial(nearest, name, (*SECTIONS, "ports")))
         else:  # a key above the first section
             problems.add_unknown("key", path(name), partial(_belongs, name))
     unsound = {name for name, section in sections.items() if section is None}
@@ -293,17 +103,17 @@ def with_rig(rig: Rig, given: Mapping[str, object]) -> Rig:
     problems = Problems()
     now = {name: getattr(rig, name) for name in keys(Rig)}
     changed = read_section(Rig, {**now, **given}, "rig", problems)
-    if changed is None:
+    for line in _contradictions(Config(rig=changed), set()) if changed else ():
+        problems.add(line)
+    if changed is None or problems.lines():
         raise UsageError("\n".join(problems.lines()))
-    if changed.jitter_ms > changed.gap_ms:
-        raise UsageError(f"a jitter of {changed.jitter_ms} ms is more than the gap of {changed.gap_ms} ms")
     return changed
 
 
 def describe(config: Config) -> dict[str, dict[str, Any]]:
     """The effective values, as sections of plain values; ports by name, without the keys that are not set."""
     described: dict[str, dict[str, Any]] = {}
-    for name, section in _SECTIONS.items():
+    for name, section in SECTIONS.items():
         values = getattr(config, name)
         described[name] = {each: _plain(getattr(values, each)) for each in keys(section)}
     described["ports"] = {
@@ -319,7 +129,7 @@ def document() -> str:
         "# Plugmeter's configuration: every key there is, with its default. Keys that are left out keep it.",
         "# Check a file with: plugmeter check FILE",
     ]
-    for name, section in _SECTIONS.items():
+    for name, section in SECTIONS.items():
         out += ["", *_heading(section), f"[{name}]"]
         for each in fields(section):
             known: Key = each.metadata["key"]
@@ -351,8 +161,8 @@ def _ports(raw: object, problems: Problems) -> tuple[Port, ...] | None:
     if not isinstance(raw, Mapping):
         problems.add(f'ports = {shown(raw)}: it must be sections, one for each port: [ports."1-1.1"]')
         return None
-    if len(raw) > _PORTS_LIMIT:
-        problems.add(f"ports: {len(raw)} of them; there may be {_PORTS_LIMIT}")
+    if len(raw) > PORTS_LIMIT:
+        problems.add(f"ports: {len(raw)} of them; there may be {PORTS_LIMIT}")
         return None
     ports = []
     for name, table in raw.items():
@@ -400,7 +210,12 @@ def _contradictions(config: Config, unsound: set[str]) -> Iterator[str]:
             f"netlink.reorder_window_ms = {netlink.reorder_window_ms} must be less than"
             f" run.lost_after_ms = {run.lost_after_ms}"
         )
-    if rig.jitter_ms > rig.gap_ms:
+    if 0 < rig.gap_ms < _LEAST_GAP_MS:
+        yield (
+            f"rig.gap_ms = {rig.gap_ms} must be 0, or not be less than {_LEAST_GAP_MS}:"
+            " no USB core would see it"
+        )
+    elif 0 < rig.gap_ms < rig.jitter_ms:
         yield f"rig.jitter_ms = {rig.jitter_ms} must not be more than rig.gap_ms = {rig.gap_ms}"
     if not (watchers.netlink or watchers.udev or watchers.inotify):
         yield "witnesses: nothing would see a device; one of netlink, udev and inotify must be true"

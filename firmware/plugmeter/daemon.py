@@ -15,7 +15,6 @@ from gpiozero import BadPinFactory, Device
 from gpiozero.pins import Factory
 
 from plugmeter import __version__
-from plugmeter.config import Config
 from plugmeter.errors import UsageError
 from plugmeter.recording import Input
 from plugmeter.records import Presence, Record, RunStart
@@ -31,6 +30,7 @@ from plugmeter.rigs.sequence import Bounce, SequencePlan, Step, plan
 from plugmeter.rigs.udevd import UdevdStandIn
 from plugmeter.rigs.world import World
 from plugmeter.run import Equipment
+from plugmeter.sections import Config
 from plugmeter.witnesses import coldplug, snapshot
 from plugmeter.witnesses.gpio import GpioWitness
 from plugmeter.witnesses.gpiod_factory import GpiodFactory
@@ -41,6 +41,9 @@ from plugmeter.witnesses.udev import UdevWitness
 from plugmeter.witnesses.witness import Witness
 
 RIGS = ("injected", "gadget", "relay", "passive")
+SIMULATED_GAP_MS = 250
+ENUMERATED_GAP_MS = 1000
+"""A real stick takes the kernel some 400 ms, and pulled before that it was never there."""
 _MS = 1_000_000
 
 
@@ -149,7 +152,8 @@ def _open_witnesses(config: Config, setup: _Setup, stack: ExitStack) -> list[Wit
         )
         stack.callback(opened[-1].close)
     if wanted.udev:
-        opened.append(UdevWitness(config.udev.receive_buffer_bytes))
+        expected = setup.rig.name != "injected"
+        opened.append(UdevWitness(config.udev.receive_buffer_bytes, udevd_expected=expected))
         stack.callback(opened[-1].close)
     if wanted.inotify:
         opened.append(InotifyWitness(setup.directories))
@@ -170,14 +174,14 @@ def _last_presence(state: Path) -> list[Presence]:
 # -- one function a rig -----------------------------------------------------------------------------
 
 
-def _sequence(config: Config, ports: tuple[str, ...]) -> SequencePlan:
+def _sequence(config: Config, ports: tuple[str, ...], own_gap_ms: int) -> SequencePlan:
     rig = config.rig
     bounce: Bounce = rig.bounce  # type: ignore[assignment]  # config has checked it against its choices
     return SequencePlan(
         sticks=rig.sticks,
         cycles=rig.cycles,
         ports=ports,
-        gap_ms=rig.gap_ms,
+        gap_ms=rig.gap_ms or own_gap_ms,
         jitter_ms=rig.jitter_ms,
         seed=rig.seed,
         density_per_s=rig.density_per_s or None,
@@ -192,7 +196,7 @@ def _setup_injected(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
         switch = _switch_lines(config)
     else:
         ports = tuple(f"1-{number}" for number in range(1, config.rig.ports + 1))
-    sequence = _sequence(config, ports)
+    sequence = _sequence(config, ports, SIMULATED_GAP_MS)
     namespace.enter()
     world = stack.enter_context(World(ports=ports))
     if asked.real_lines:
@@ -224,7 +228,7 @@ def _setup_gadget(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
     def steps(ports: tuple[str, ...]) -> list[Step]:
         # Only the kernel knows the ports' names, so the lines can be made no sooner.
         lines.append(mock_lines(ports))
-        return plan(_sequence(config, ports))
+        return plan(_sequence(config, ports, ENUMERATED_GAP_MS))
 
     rig = GadgetRig(config.rig.ports, steps, lambda port, high: lines[0].drive(port, high))
     stack.callback(rig.close)
@@ -236,7 +240,7 @@ def _setup_gadget(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
 
 def _setup_relay(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
     switch = _switch_lines(config)
-    sequence = _sequence(config, tuple(switch))
+    sequence = _sequence(config, tuple(switch), ENUMERATED_GAP_MS)
     factory = _factory(config, stack)
     truth = _open_truth(config, {p.name: p.sense_gpio for p in config.ports}, factory, stack)
     return _Setup(RelayRig(plan(sequence), switch, factory), truth, Path("/sys"), _directories(config))

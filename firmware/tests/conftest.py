@@ -2,7 +2,8 @@
 
 With PLUGMETER_REQUIRE_ALL=1 a skip for want of something is a failure.
 
-A test that cannot run here skips with a reason that starts with "needs ". On a developer's machine
+A test that cannot run here skips with a reason that starts with "needs ". (One that "runs in the guest" is
+run there by the same command, which counts that it did; see guest/test_guest.py.) On a developer's machine
 that is fine. In .ci/run it is not: there everything must be had, or the tests prove less than they say.
 """
 

@@ -13,6 +13,7 @@ import pickle
 import select
 import signal
 import socket
+import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ CLONE_NEWNET = 0x40000000
 NETLINK_KOBJECT_UEVENT = 15
 KERNEL_GROUP = 1
 UDEV_GROUP = 2
+
+_NOBODY = 65534
 
 _GUARD_SECONDS = 120
 """After this long a child is taken for hung and killed: no test is meant to come near it."""
@@ -50,6 +53,23 @@ def in_namespace(body: Callable[[], T]) -> T:
 def in_user_namespace(body: Callable[[], T]) -> T:
     """As ``in_namespace``, but always in a new user namespace: uid 0 there, powerless outside."""
     return in_child(lambda: _inside(body, always_user=True))
+
+
+def as_ordinary_user(body: Callable[[Path], T]) -> T:
+    """Run ``body`` in a forked child that is no root, with an empty folder of its own; return its result."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def play() -> T:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(_NOBODY)
+                os.setuid(_NOBODY)
+            return body(folder)
+
+        if os.geteuid() == 0:
+            os.chown(folder, _NOBODY, _NOBODY)
+        return in_child(play)
 
 
 def in_child(body: Callable[[], T]) -> T:

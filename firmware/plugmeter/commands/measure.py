@@ -13,7 +13,6 @@ from types import FrameType
 
 from plugmeter import config, daemon
 from plugmeter.commands import outputs
-from plugmeter.config import Config
 from plugmeter.daemon import Plan
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.measure import report
@@ -21,6 +20,7 @@ from plugmeter.measure.pipeline import Pipeline
 from plugmeter.recording import RecordingWriter
 from plugmeter.reporting.progress import ProgressLine
 from plugmeter.run import Stop, measure
+from plugmeter.sections import Config
 
 NAME = "measure"
 HELP = "plug, watch, and say what was lost, where, and how sure that is"

@@ -12,8 +12,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from hdrh.histogram import HdrHistogram
-
 HIGHEST_US = 3_600_000_000
 SIGNIFICANT_DIGITS = 3
 
@@ -132,6 +130,9 @@ class LatencyHistogram:
             lowest_ns = min(values_ns)
             highest_ns = max(values_ns)
         if self._histogram is None:
+            # Here and not above: 2 MiB that a device which measures nothing yet does without.
+            from hdrh.histogram import HdrHistogram
+
             self._histogram = HdrHistogram(1, HIGHEST_US, SIGNIFICANT_DIGITS)
             self._min_ns = lowest_ns
         self._min_ns = min(self._min_ns, lowest_ns)

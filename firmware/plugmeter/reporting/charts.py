@@ -347,7 +347,9 @@ def _log_time_axis(axes: Axes, low_us: float, high_us: float) -> None:
     axes.set_xscale("log")
     axes.set_xlim(low_us, high_us)
     decades = range(math.floor(math.log10(low_us)), math.ceil(math.log10(high_us)) + 1)
-    steps = (1, 3) if high_us / low_us < 300 else (1,)
+    # At least two labels, however narrow the range: more steps a decade until there are.
+    span = high_us / low_us
+    steps = (1,) if span >= 300 else (1, 3) if span >= 12 else (1, 1.5, 2, 3, 5, 7)
     ticks = [step * 10.0**k for k in decades for step in steps if low_us <= step * 10.0**k <= high_us]
     axes.set_xticks(ticks, [_tick(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
@@ -367,7 +369,6 @@ def _plain_log_ticks(axes: Axes, low: float) -> None:
 def _svg(name: str, label: str, draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
     try:
         from matplotlib import rc_context
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
     except ImportError as error:
         raise missing_extra("plots") from error
@@ -389,7 +390,6 @@ def _svg(name: str, label: str, draw: Callable[[Axes], None], size: tuple[float,
     with rc_context(settings):
         figure = Figure(figsize=size, layout="constrained")
         figure.patch.set_visible(False)
-        canvas = FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.patch.set_visible(False)
         for side in ("top", "right", "left"):
@@ -399,7 +399,9 @@ def _svg(name: str, label: str, draw: Callable[[Axes], None], size: tuple[float,
         axes.tick_params(length=0)
         draw(axes)
         out = io.StringIO()
-        canvas.print_svg(out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # type: ignore[no-untyped-call]  # matplotlib does not type its backends
+        figure.savefig(
+            out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
     return _tidy(out.getvalue(), name, label)
 
 

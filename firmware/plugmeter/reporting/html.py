@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
+from importlib.util import find_spec
 from typing import Any
 
 from plugmeter.reporting import charts, words
+
+
+def check_available() -> None:
+    """Raise UsageError where the report extras are not installed: before a run, not after it."""
+    if any(find_spec(name) is None for name in ("jinja2", "matplotlib")):
+        raise charts.missing_extra("HTML reports")
 
 
 def render(report: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ LATENCY_STAGES: Mapping[str, str] = {
     "edge_to_uevent_plug": "VBUS up → uevent add",
     "edge_to_uevent_pull": "VBUS down → uevent remove",
     "uevent_to_udev": "uevent → udev event",
-    "uevent_to_node": "uevent → node in /dev",
+    "edge_to_node": "VBUS up → node in /dev",
 }
 
 

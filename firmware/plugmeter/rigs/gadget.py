@@ -11,36 +11,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.records import Driven, Truth
 from plugmeter.rigs.dummy_hcd import DummyPorts
+from plugmeter.rigs.sequence import Step
 
-
-class Step(Protocol):
-    """What this rig needs of a ``sequence.Step``: when (from the start), where, and plug or pull."""
-
-    @property
-    def t_offset_ns(self) -> int: ...
-    @property
-    def port(self) -> str: ...
-    @property
-    def plugged(self) -> bool: ...
-    @property
-    def stick(self) -> int: ...
-
-
-Plan = Callable[[tuple[str, ...]], Sequence[Step]]
+Sequencer = Callable[[tuple[str, ...]], Sequence[Step]]
 Drive = Callable[[str, bool], None]
 
 
 class GadgetRig:
     """Plays a sequence on ``port_count`` ports of its own (1 to 32).
 
-    ``plan`` is given the ports' names, which only the kernel knows, and returns the steps in the order
-    of their times. ``drive`` is told of each change just before it is made, as VBUS comes before the
-    data lines do. Raises RigError or UsageError in one line where the rig cannot be had.
+    ``sequence`` is given the ports' names, which only the kernel knows, and returns the steps in the
+    order of their times. A stick wants to stay plugged, and away, for longer than the kernel takes to see
+    it: 100 ms of debounce and then the enumeration, together some 370 ms in an emulated guest.
+
+    ``drive`` is told of each change just before it is made, as VBUS comes before the data lines do.
+    Raises RigError or UsageError in one line where the rig cannot be had.
 
     A step that comes late (each costs the kernel some ms) moves all that follow: the gaps
     are never shorter than planned, the run gets longer, and ``slip_ns`` says by how much.
@@ -51,11 +40,11 @@ class GadgetRig:
     emitted: int | None = None
     """None: it is the kernel that emits, and how many is not ours to know."""
 
-    def __init__(self, port_count: int, plan: Plan, drive: Drive | None = None) -> None:
+    def __init__(self, port_count: int, sequence: Sequencer, drive: Drive | None = None) -> None:
         self._hardware = DummyPorts(port_count)
         self.ports: tuple[str, ...] = self._hardware.ports
         try:
-            self._steps = tuple(plan(self.ports))
+            self._steps = tuple(sequence(self.ports))
             check_steps(self._steps, self.ports)
         except BaseException:
             self._hardware.close()
@@ -87,7 +76,7 @@ class GadgetRig:
 
     @property
     def plan(self) -> dict[str, int | float | str]:
-        """Its parameters, as the report shows them."""
+        """The rig's parameters for the report."""
         return {"ports": len(self.ports), "steps": len(self._steps)}
 
     def progress(self) -> tuple[int, int]:
@@ -155,7 +144,7 @@ class GadgetRig:
 
 
 def check_steps(steps: Sequence[Step], ports: Sequence[str]) -> None:
-    """Refuse a plan that cannot be played: unknown port, time going back, a plug into a full port."""
+    """Refuse steps that cannot be played: unknown port, time going back, plug into a full port, a bounce."""
     plugged = dict.fromkeys(ports, False)
     last_ns = 0
     for number, step in enumerate(steps, 1):
@@ -163,6 +152,8 @@ def check_steps(steps: Sequence[Step], ports: Sequence[str]) -> None:
             raise UsageError(
                 f"rig gadget: step {number} names port {step.port}; there are {', '.join(ports)}"
             )
+        if step.pulses:
+            raise UsageError("rig gadget: its sticks cannot bounce; ask for bounce none, or --rig injected")
         if step.t_offset_ns < last_ns:
             raise UsageError(f"rig gadget: step {number} is earlier than the one before it")
         if step.plugged == plugged[step.port]:

@@ -2,7 +2,13 @@
 
 With CAP_SYS_ADMIN a network namespace is enough; an ordinary user gets it in a user namespace of their
 own (user_namespaces(7)), where 0 is mapped to their own uid, so that files they write stay theirs.
-There is no way back for the process. Only the standard library here, so that it runs anywhere.
+There is no way back for the process.
+
+A network namespace that belongs to root's own user namespace hears the machine's real uevents as well
+(lib/kobject_uevent.c, uevent_net_init); one in a user namespace hears what is injected, and nothing
+else. Root stays out of user namespaces all the same: there SO_RCVBUFFORCE would be refused.
+
+Only the standard library here, so that it runs anywhere.
 """
 
 from __future__ import annotations

@@ -11,34 +11,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Protocol
 
 from gpiozero import Factory, GPIOPinInUse, GPIOZeroError, OutputDevice
 
 from plugmeter.errors import PlugmeterError, RigError, UsageError
 from plugmeter.records import Driven, Truth
+from plugmeter.rigs.sequence import Step
 
 STOP_S = 0.8
-
-
-class Step(Protocol):
-    """One step of a plan, as ``rigs.sequence`` makes them.
-
-    ``port`` takes the level ``plugged`` at ``t_offset_ns`` after the start and then follows
-    ``pulses``, each (ns after the step, level).
-    """
-
-    @property
-    def t_offset_ns(self) -> int: ...
-
-    @property
-    def port(self) -> str: ...
-
-    @property
-    def plugged(self) -> bool: ...
-
-    @property
-    def pulses(self) -> Sequence[tuple[int, bool]]: ...
 
 
 @dataclass(frozen=True, slots=True)

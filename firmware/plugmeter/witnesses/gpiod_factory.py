@@ -22,12 +22,11 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from threading import Lock, RLock
 
 import gpiod
-from gpiod.line import Bias, Clock, Direction, Edge, Value
+from gpiod.line import Direction, Edge, Value
 from gpiozero import (
     PinFixedPull,
     PinInvalidBounce,
@@ -50,6 +49,7 @@ from plugmeter.witnesses.gpiod_chip import (
     line_error,
     open_chip,
 )
+from plugmeter.witnesses.gpiod_settings import BIAS, EDGES, LineSetup, line_value
 from plugmeter.witnesses.gpiod_thread import EventThread
 from plugmeter.witnesses.line_tracker import KernelEdge
 
@@ -57,38 +57,6 @@ EVENT_BUFFER_SIZE = 1024  # the kernel's limit for a request, GPIO_V2_LINES_MAX 
 CONSUMER = "plugmeter"
 CONSUMER_MAX_BYTES = 31  # GPIO_MAX_NAME_SIZE without its NUL
 _READS_AT_ONCE = 4  # full buffers that one read_edges takes before it lets others have a turn
-
-_BIAS = {"up": Bias.PULL_UP, "down": Bias.PULL_DOWN, "floating": Bias.DISABLED}
-_EDGES = {"none": Edge.NONE, "rising": Edge.RISING, "falling": Edge.FALLING, "both": Edge.BOTH}
-
-
-@dataclass(frozen=True, slots=True)
-class _Setup:
-    """All that can be set on a pin. ``function`` None: as it was found, nothing was asked of it yet."""
-
-    function: str | None = None
-    pull: str = "floating"
-    edges: str = "both"
-    bounce_s: float | None = None
-    armed: bool = False
-
-    def settings(self, level: bool) -> gpiod.LineSettings:
-        """The kernel's settings for this setup; ``level`` is what an output shall drive."""
-        if self.function is None:
-            return gpiod.LineSettings()
-        if self.function == "output":
-            return gpiod.LineSettings(direction=Direction.OUTPUT, output_value=_value(level))
-        return gpiod.LineSettings(
-            direction=Direction.INPUT,
-            bias=_BIAS[self.pull],
-            edge_detection=_EDGES[self.edges] if self.armed else Edge.NONE,
-            debounce_period=timedelta(seconds=self.bounce_s or 0),
-            event_clock=Clock.MONOTONIC,
-        )
-
-
-def _value(level: bool) -> Value:
-    return Value.ACTIVE if level else Value.INACTIVE
 
 
 class GpiodFactory(LocalPiFactory):  # type: ignore[misc]  # gpiozero has no types
@@ -201,8 +169,8 @@ class GpiodPin(LocalPiPin):  # type: ignore[misc]  # gpiozero has no types
         self.events_lost = 0
         """Events of the present request that the kernel's fifo dropped, by the jumps of their numbers."""
 
-    def _initial(self) -> _Setup:
-        return _Setup(pull=self.info.pull or "floating")
+    def _initial(self) -> LineSetup:
+        return LineSetup(pull=self.info.pull or "floating")
 
     def close(self) -> None:
         """Make the line an input without events and give it back; the pin may be used again."""
@@ -221,7 +189,7 @@ class GpiodPin(LocalPiPin):  # type: ignore[misc]  # gpiozero has no types
 
     # The line and its setup
 
-    def _configure(self, setup: _Setup, level: bool = False) -> None:
+    def _configure(self, setup: LineSetup, level: bool = False) -> None:
         """Make the line what ``setup`` says, by a request or by changing the one there is."""
         settings = setup.settings(level)
         if self._request is None:
@@ -275,7 +243,7 @@ class GpiodPin(LocalPiPin):  # type: ignore[misc]  # gpiozero has no types
         except LIBGPIOD_ERRORS as error:
             raise self._factory.refusal(self._number, error) from None
 
-    def _change(self, setup: _Setup) -> None:
+    def _change(self, setup: LineSetup) -> None:
         """As ``_configure``, but a line that nobody uses yet is left alone until somebody does."""
         if self._request is None or self._setup.function is None:
             self._setup = setup
@@ -333,7 +301,7 @@ class GpiodPin(LocalPiPin):  # type: ignore[misc]  # gpiozero has no types
             if self._setup.function != "output" or self._request is None:
                 raise PinSetInput(f"cannot set the state of pin {self!r}; make it an output first")
             try:
-                self._request.set_value(self._number, _value(bool(value)))
+                self._request.set_value(self._number, line_value(bool(value)))
             except LIBGPIOD_ERRORS as error:
                 raise self._factory.refusal(self._number, error) from None
 
@@ -350,7 +318,7 @@ class GpiodPin(LocalPiPin):  # type: ignore[misc]  # gpiozero has no types
     def _checked_pull(self, value: str) -> str:
         if self.info.pull not in (value, ""):
             raise PinFixedPull(f"pin {self!r} has a resistor that pulls it {self.info.pull}")
-        if value not in _BIAS:
+        if value not in BIAS:
             raise PinInvalidPull(f"invalid pull {value!r} for pin {self!r}; it is up, down or floating")
         return value
 
@@ -373,8 +341,8 @@ class GpiodPin(LocalPiPin):  # type: ignore[misc]  # gpiozero has no types
         return self._setup.edges
 
     def _set_edges(self, value: str) -> None:
-        if value not in _EDGES:
-            choice = ", ".join(_EDGES)
+        if value not in EDGES:
+            choice = ", ".join(EDGES)
             raise PinInvalidEdges(f"invalid edges {value!r} for pin {self!r}; one of {choice}")
         with self._lock:
             self._change(replace(self._setup, edges=value))

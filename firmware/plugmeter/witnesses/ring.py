@@ -5,9 +5,8 @@ alone, so no lock is needed: an int store is atomic under the interpreter's lock
 full nothing is received and nothing is discarded here: the messages wait in the socket, whose own
 overflow the kernel counts (sk_drops).
 
-Why recvmmsg and not ``socket.recv_into``: each call gives the interpreter's lock away, and a receive
-thread that does so once a message gets it back once in a switch interval while another thread is
-busy (docs/decisions/2026-11-21-receive-path.md).
+Why recvmmsg and not ``socket.recv_into``: one system call and one exchange of the interpreter's lock for
+up to a thousand messages, with each one's sender and flags (docs/decisions/2026-11-21-receive-path.md).
 """
 
 from __future__ import annotations

@@ -27,6 +27,9 @@ from plugmeter.errors import PlugmeterError
 from plugmeter.records import Gap, Tally, Uevent, WitnessName
 from plugmeter.witnesses.socket_queue import SocketQueue
 
+_SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
+_UDEV_GROUP = 2
 _NETLINK_KOBJECT_UEVENT = 15
 
 _READ_LIMIT = 4096
@@ -39,10 +42,13 @@ class UdevWitness:
     ``receive_buffer_bytes`` is what is asked for; the attribute of that name is what was had, as the
     kernel accounts it: twice the request, or twice net.core.rmem_max for an ordinary user.
 
+    ``udevd_expected``: False where somebody else than udevd sends on its group (a rig in a namespace):
+    then the group is joined on a system without udevd, too.
+
     Raises PlugmeterError where libudev is missing or would never hear anything.
     """
 
-    def __init__(self, receive_buffer_bytes: int = 128 * 1024 * 1024) -> None:
+    def __init__(self, receive_buffer_bytes: int = 128 * 1024 * 1024, *, udevd_expected: bool = True) -> None:
         self.ignored = 0
         self._received = 0
         self._dropped = 0
@@ -68,7 +74,9 @@ class UdevWitness:
             self.close()
             raise PlugmeterError(f"cannot listen to udevd: {error}") from error
         _, groups = self._socket.getsockname()
-        if groups == 0:
+        if groups == 0 and not udevd_expected:
+            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _UDEV_GROUP)
+        elif groups == 0:
             # libudev binds to no group at all, silently, where it thinks that no udevd can be.
             self.close()
             raise PlugmeterError(

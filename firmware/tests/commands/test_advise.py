@@ -15,6 +15,7 @@ from plugmeter import tuning
 from plugmeter.commands import advise
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.measure.needs import InotifyUse, Need
+from tests.namespace import as_ordinary_user
 from tests.reporting import samples
 
 SMALL = {
@@ -186,13 +187,15 @@ def test_inotify_in_use_is_counted(tmp_path: Path) -> None:
     assert tuning.inotify_use(proc, devices) == (InotifyUse(2, 5, 3), 0)
 
 
-def test_without_root_it_is_one_line(proc: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("needs an ordinary user: root may write anywhere")
-    (proc / "sys/net/core/rmem_max").chmod(0o444)
-    with pytest.raises(PlugmeterError, match="sudo plugmeter advise --apply"):
-        call("--proc", proc, "--apply")
-    assert values(proc) == SMALL
+def test_without_root_it_is_one_line() -> None:
+    def body(folder: Path) -> None:
+        proc = make_proc(folder / "proc", SMALL)
+        (proc / "sys/net/core/rmem_max").chmod(0o444)
+        with pytest.raises(PlugmeterError, match="sudo plugmeter advise --apply"):
+            call("--proc", proc, "--apply")
+        assert values(proc) == SMALL
+
+    as_ordinary_user(body)
 
 
 @pytest.fixture

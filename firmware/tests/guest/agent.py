@@ -28,8 +28,11 @@ def port(name: str) -> Path:
     raise FileNotFoundError(f"no virtio-serial port named {name}")
 
 
-def run(command: dict[str, object], out: BinaryIO) -> int | None:
-    """Run one command to its end or its time limit, passing on what it prints as it comes."""
+def run(command: dict[str, object], host: int, out: BinaryIO) -> int | None:
+    """Run one command to its end or its time limit, passing on what it prints as it comes.
+
+    ``host`` is the port's descriptor: readable during a command only when the host has gone, which ends it.
+    """
     argv, env, seconds = command["argv"], command["env"], command["seconds"]
     assert isinstance(argv, list) and isinstance(env, dict) and isinstance(seconds, int | float)
     given = {
@@ -52,7 +55,12 @@ def run(command: dict[str, object], out: BinaryIO) -> int | None:
     deadline = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
-        while selector.select(max(0.0, deadline - time.monotonic())):
+        selector.register(host, selectors.EVENT_READ)
+        while ready := selector.select(max(0.0, deadline - time.monotonic())):
+            if any(key.fd == host for key, _ in ready):
+                os.killpg(child.pid, signal.SIGKILL)
+                # Not by way of an answer: writing to a port that nobody has open waits for ever.
+                raise SystemExit("the host has gone")
             if not (piece := os.read(child.stdout.fileno(), 65536)):
                 return child.wait()
             send(out, {"out": piece.decode(errors="replace")})
@@ -74,7 +82,7 @@ def main() -> None:
         reader, writer = os.fdopen(os.dup(raw.fileno()), "rb"), os.fdopen(os.dup(raw.fileno()), "wb")
         send(writer, {"ready": platform.release()})
         for line in reader:
-            send(writer, {"status": run(json.loads(line), writer)})
+            send(writer, {"status": run(json.loads(line), raw.fileno(), writer)})
 
 
 if __name__ == "__main__":

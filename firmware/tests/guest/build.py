@@ -32,11 +32,11 @@ ARCH = "arm64"
 PYTHON = "python3.13"
 
 # With their dependencies. The kernel comes without: nothing is installed, so nothing needs its hooks.
-PACKAGES = ("busybox-static", "libudev1", "python3.13")
+PACKAGES = ("busybox-static", "libc-bin", "libudev1", "python3.13")
 KERNEL_META = "linux-image-arm64"
 COMPILER_PACKAGES = ("python3.13-minimal",)
 
-WHEELS = ("colorzero", "gpiod", "gpiozero", "hypothesis", "inotify-simple", "pytest", "pyudev")
+WHEELS = ("colorzero", "gpiod", "gpiozero", "hypothesis", "inotify-simple", "msgspec", "pytest", "pyudev")
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux2014_aarch64", "manylinux_2_17_aarch64")
 
 # Their dependencies follow from the modules' own "depends" fields.
@@ -116,7 +116,7 @@ def _build(scratch: Path, environ: Mapping[str, str]) -> Path:
                 f"needs {program}, to unpack Debian's packages: build the guest on Debian or Ubuntu"
             )
     if not KEYRING.is_file():
-        raise Missing("needs the package debian-archive-keyring (as root: scripts/guest-packages)")
+        raise Missing("needs the package debian-archive-keyring (scripts/test installs it as root)")
     uri = mirror(environ)
     guest_apt = _Apt(scratch / "apt-guest", ARCH, uri)
     root, out = scratch / "root", scratch / "out"
@@ -294,6 +294,8 @@ def _skeleton(root: Path) -> None:
     (root / "usr/bin/python3").unlink(missing_ok=True)
     (root / "usr/bin/python3").symlink_to(PYTHON)
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
+    # pyudev finds libudev through ldconfig's cache, which /init makes.
+    (root / "etc/ld.so.conf").write_text("/usr/lib/aarch64-linux-gnu\n")
     (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
     init = root / "init"
     init.write_bytes((HERE / "init").read_bytes())

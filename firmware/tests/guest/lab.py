@@ -1,5 +1,6 @@
 """A second machine to test on: Debian's arm64 kernel in QEMU, with GPIO lines that the host drives.
 
+    check_host()
     with Guest(image(), source=repository, log=tmp_path / "console.log") as guest:
         result = guest.run(["python3", "-m", "pytest", ...], seconds=120)
 
@@ -42,6 +43,12 @@ PL061_BASE, GPIOIE, GPIORIS = 0x0903_0000, 0x410, 0x414
 """Where -M virt has its PL061, and its registers of enabled and raw interrupts (Arm DDI 0190B); read only."""
 
 
+def check_host() -> None:
+    """Raises Missing where no guest could be run, before anybody builds one."""
+    if shutil.which(QEMU) is None:
+        raise Missing(f"needs {QEMU} (scripts/test installs it as root)")
+
+
 class GuestDied(Exception):
     """QEMU ended, or did not answer in time; the text ends with the console's last lines."""
 
@@ -58,8 +65,6 @@ class Guest:
     """One boot of the guest. Not for several threads; ``run`` takes one command at a time."""
 
     def __init__(self, image: Image, source: Path, log: Path) -> None:
-        if shutil.which(QEMU) is None:
-            raise Missing(f"needs {QEMU} (as root: scripts/guest-packages)")
         self._image, self._source, self._log = image, source, log
         self._qemu: subprocess.Popen[bytes] | None = None
         self._sockets: list[socket.socket] = []

@@ -27,7 +27,7 @@ def driver() -> Iterator[BinaryIO]:
     """What moves the lines: see firmware/tests/guest/lab.py."""
     name = os.environ.get("PLUGMETER_GPIO_DRIVER")
     if not name:
-        pytest.skip("needs PLUGMETER_GPIO_DRIVER, lines that something else moves (firmware/tests/guest)")
+        pytest.skip("runs in the guest: GPIO lines that something else moves")
     with open(name, "r+b", buffering=0) as port:
         yield port
 

@@ -27,7 +27,7 @@ _LATENCIES = {
     "edge_to_uevent_plug": (112_000.0, 0.05),
     "edge_to_uevent_pull": (1_900.0, 0.35),
     "uevent_to_udev": (640.0, 0.5),
-    "uevent_to_node": (85.0, 0.6),
+    "edge_to_node": (85.0, 0.6),
 }
 
 

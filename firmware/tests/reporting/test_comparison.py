@@ -88,10 +88,10 @@ def test_no_measurement_is_not_compared(name: str) -> None:
 
 def test_stages_of_one_side_alone_are_shown() -> None:
     b = samples.clean()
-    del b["latency_us"]["uevent_to_node"]
+    del b["latency_us"]["edge_to_node"]
     found = comparison.compare(samples.clean(), b)
-    assert found["latency_us"]["uevent_to_node"]["p50"]["b"] is None
-    assert found["latency_us"]["uevent_to_node"]["p50"]["ratio"] is None
+    assert found["latency_us"]["edge_to_node"]["p50"]["b"] is None
+    assert found["latency_us"]["edge_to_node"]["p50"]["ratio"] is None
 
 
 @pytest.mark.parametrize("one", samples.ALL)

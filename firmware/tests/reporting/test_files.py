@@ -14,6 +14,7 @@ import pytest
 
 from plugmeter.errors import PlugmeterError
 from plugmeter.reporting.files import write_text
+from tests.namespace import as_ordinary_user
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
@@ -80,12 +81,13 @@ def test_a_loop_of_links_gives_one_line(tmp_path: Path) -> None:
         write_text(tmp_path / "a", "x")
 
 
-def test_no_permission_gives_one_line(tmp_path: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("needs an ordinary user: root may write anywhere")
-    tmp_path.chmod(0o500)
-    with pytest.raises(PlugmeterError, match="no permission"):
-        write_text(tmp_path / "report.json", "x")
+def test_no_permission_gives_one_line() -> None:
+    def body(folder: Path) -> None:
+        folder.chmod(0o500)
+        with pytest.raises(PlugmeterError, match="no permission"):
+            write_text(folder / "report.json", "x")
+
+    as_ordinary_user(body)
 
 
 def test_a_file_larger_than_allowed_leaves_the_old_one(tmp_path: Path) -> None:
@@ -127,6 +129,7 @@ CHILD = """
 import sys
 from plugmeter.errors import PlugmeterError
 from plugmeter.reporting.files import write_text
+from tests.namespace import as_ordinary_user
 try:
     write_text("-", "x" * 1_000_000)
 except PlugmeterError as error:

@@ -1,4 +1,4 @@
-"""The schema holds for every sample, and our own walk judges as the jsonschema library does."""
+"""The schema holds for every sample; what the device checks with judges as the jsonschema library does."""
 
 from __future__ import annotations
 
@@ -82,12 +82,7 @@ def test_it_judges_as_the_library_does(place: tuple[Any, ...], what: str, value:
 def test_a_fault_names_its_place() -> None:
     report = samples.clean()
     del report["latency_us"]["uevent_to_udev"]["p99"]
-    assert fault_of(report) == "report.latency_us.uevent_to_udev.p99 is missing"
-
-
-def test_a_keyword_that_is_not_checked_is_refused() -> None:
-    with pytest.raises(ValueError, match="'pattern'"):
-        fault_of("x", {"pattern": "y"})
+    assert "report.latency_us.uevent_to_udev must contain" in str(fault_of(report))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +93,7 @@ def test_a_keyword_that_is_not_checked_is_refused() -> None:
         (b"[1]", "is not a report"),
         (b"{}", "plugmeter measure --json"),
         (b'{"schema": "plugmeter-report/2"}', "plugmeter-report/1"),
-        (b'{"schema": "plugmeter-report/1"}', "report.version is missing"),
+        (b'{"schema": "plugmeter-report/1"}', "report must contain"),
         (b'{"schema": NaN}', "NaN"),
         (b'{"schema": "\\u001b[2J\\n"}', "?[2J?"),
         (b"[" * 100_000, "is not a report"),
@@ -130,5 +125,5 @@ def test_a_report_is_read_back_whole(tmp_path: Any) -> None:
 def test_numbers_beyond_all_measure_are_refused(tmp_path: Any) -> None:
     path = tmp_path / "r.json"
     path.write_text(json.dumps(SMALL).replace('"duration_s": 2.0', '"duration_s": 1e999'))
-    with pytest.raises(UsageError, match="duration_s is above"):
+    with pytest.raises(UsageError, match="duration_s must be smaller"):
         read_report(path)

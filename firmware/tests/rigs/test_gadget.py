@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,17 +19,10 @@ import pytest
 from plugmeter.errors import RigError, UsageError
 from plugmeter.records import Driven
 from plugmeter.rigs.gadget import GadgetRig, check_steps
+from plugmeter.rigs.sequence import Step
 
 GADGETS = Path("/sys/kernel/config/usb_gadget")
 MS = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    t_offset_ns: int
-    port: str
-    plugged: bool
-    stick: int
 
 
 def cycles(ports: Sequence[str], number: int, period_ms: int = 1100, plugged_ms: int = 600) -> list[Step]:
@@ -57,7 +49,7 @@ def kernel() -> Iterator[None]:
     if os.geteuid() != 0:
         pytest.skip("needs root, to load modules and write configfs")
     if not have_dummy_hcd():
-        pytest.skip("needs a kernel with dummy_hcd (firmware/tests/guest boots one)")
+        pytest.skip("runs in the guest: a kernel with dummy_hcd")
     yield
     assert not GADGETS.is_dir() or not list(GADGETS.iterdir())
     assert "dummy_hcd" not in Path("/proc/modules").read_text()
@@ -244,7 +236,7 @@ def test_a_kernel_without_dummy_hcd_is_refused() -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to get as far as the modules")
     if have_dummy_hcd():
-        pytest.skip("needs a kernel without dummy_hcd")
+        pytest.skip("runs on the host: a kernel without dummy_hcd")
     with pytest.raises(
         RigError, match=r"^rig gadget: .*use --rig injected, or the Plugmeter image$|mount -t configfs"
     ):
@@ -276,6 +268,7 @@ def test_a_count_that_dummy_hcd_cannot_have_is_refused(count: int) -> None:
         ([Step(0, "1-1", True, 0), Step(1, "1-1", True, 0)], "step 2: port 1-1 is already plugged"),
         ([Step(5, "1-1", True, 0), Step(4, "2-1", True, 0)], "step 2 is earlier"),
         ([Step(-1, "1-1", True, 0)], "step 1 is earlier"),
+        ([Step(0, "1-1", True, 0, ((1_000_000, False), (2_000_000, True)))], "cannot bounce"),
     ],
 )
 def test_a_plan_that_cannot_be_played_is_refused(steps: list[Step], wrong: str) -> None:

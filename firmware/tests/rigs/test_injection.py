@@ -28,7 +28,9 @@ with Injector() as injector:
         except RigError as error:
             refusals.append(str(error))
             continue
-        message, sender = listener.recvfrom(8192, socket.MSG_DONTWAIT)
+        while True:  # until it is ours: as root, the machine's own uevents are heard as well
+            message, sender = listener.recvfrom(8192, socket.MSG_DONTWAIT)
+            if message.startswith(payload.encode("latin-1")): break
         seen.append([message.decode("latin-1"), list(sender)])
     emitted = injector.emitted
 injector.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import pytest
 from gpiozero import InputDevice
@@ -13,21 +12,13 @@ from gpiozero.pins.mock import MockConnectedPin, MockFactory, MockPin
 from plugmeter.errors import RigError, UsageError
 from plugmeter.records import Driven, Edge
 from plugmeter.rigs.relay import RelayRig
+from plugmeter.rigs.sequence import Step
 from plugmeter.witnesses.gpio import GpioWitness
 from tests.gpio_driver import eventually
 
 MS = 1_000_000
 RELAYS = {"1-1": 17, "1-2": 27}
 SENSES = {"1-1": 4, "1-2": 5}
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    t_offset_ns: int
-    port: str
-    plugged: bool
-    stick: int = 0
-    pulses: tuple[tuple[int, bool], ...] = ()
 
 
 @pytest.fixture
@@ -43,10 +34,10 @@ def done(rig: RelayRig) -> bool:
 
 
 STEPS = [
-    Step(0, "1-1", True),
-    Step(2 * MS, "1-2", True),
-    Step(4 * MS, "1-1", False),
-    Step(6 * MS, "1-2", False),
+    Step(0, "1-1", True, 0),
+    Step(2 * MS, "1-2", True, 0),
+    Step(4 * MS, "1-1", False, 0),
+    Step(6 * MS, "1-2", False, 0),
 ]
 
 
@@ -83,8 +74,8 @@ def test_simulated_truth_logs_what_was_driven_no_later_than_its_edge(factory: Mo
 
 def test_pulses_are_driven_between_the_steps_of_other_ports(factory: MockFactory) -> None:
     steps = [
-        Step(0, "1-1", True, pulses=((1 * MS, False), (3 * MS, True))),
-        Step(2 * MS, "1-2", True),
+        Step(0, "1-1", True, 0, pulses=((1 * MS, False), (3 * MS, True))),
+        Step(2 * MS, "1-2", True, 0),
     ]
     rig = RelayRig(steps, RELAYS, factory, truth="simulated")
     rig.start()
@@ -102,7 +93,7 @@ def test_pulses_are_driven_between_the_steps_of_other_ports(factory: MockFactory
 @pytest.mark.parametrize("at_rest", [False, True])
 @pytest.mark.parametrize("active_high", [False, True])
 def test_stop_brings_every_port_to_rest(factory: MockFactory, at_rest: bool, active_high: bool) -> None:
-    steps = [Step(0, "1-1", not at_rest), Step(3_600_000 * MS, "1-1", at_rest)]
+    steps = [Step(0, "1-1", not at_rest, 0), Step(3_600_000 * MS, "1-1", at_rest, 0)]
     rig = RelayRig(steps, RELAYS, factory, active_high=active_high, vbus_at_rest=at_rest)
     pin = factory.pin(RELAYS["1-1"])
     assert pin.state is (at_rest is active_high)
@@ -133,7 +124,7 @@ def test_a_relay_that_fails_midway_is_one_line(factory: MockFactory) -> None:
             super()._set_state(value)
 
     factory.pin(22, pin_class=BurntPin)
-    rig = RelayRig([Step(0, "1-1", True), Step(1, "1-3", True)], {"1-1": 17, "1-3": 22}, factory)
+    rig = RelayRig([Step(0, "1-1", True, 0), Step(1, "1-3", True, 0)], {"1-1": 17, "1-3": 22}, factory)
     rig.start()
     assert done(rig)
     assert rig.failure == "relay of port 1-3 failed after 1 of 2 steps: [Errno 5] Input/output error"
@@ -149,7 +140,7 @@ def test_a_defect_ends_the_rig_as_failed(factory: MockFactory) -> None:
             super()._set_state(value)
 
     factory.pin(22, pin_class=BrokenPin)
-    rig = RelayRig([Step(0, "1-3", True)], {"1-3": 22}, factory)
+    rig = RelayRig([Step(0, "1-3", True, 0)], {"1-3": 22}, factory)
     before, threading.excepthook = threading.excepthook, lambda args: None
     try:
         rig.start()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # A busy machine is no defect: nothing here is judged by the clock.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
+# Run as an ordinary user: a user namespace hears none of the machine's own uevents, root's would.
 # Injects payloads by turns with the stand-in running; prints its account, the group-2 messages, the modes.
 STAND_IN = """
 import json, os, socket, sys
@@ -76,9 +77,9 @@ def account(**counts: int) -> dict[str, object]:
     return {"failure": None, **{name: counts.get(name, 0) for name in names}}
 
 
-def test_what_udev_tells_is_what_the_kernel_told_with_the_whole_path_of_the_node(myself: Runner) -> None:
+def test_what_udev_tells_is_what_the_kernel_told_with_the_whole_path_of_the_node(ordinary: Runner) -> None:
     payload = add(1, "DEVNAME=bus/usb/001/004", "DEVTYPE=usb_device")
-    counts, (told,), modes = stand_in(myself, [payload], ("bus/usb/001/004",))
+    counts, (told,), modes = stand_in(ordinary, [payload], ("bus/usb/001/004",))
     assert counts == account(received=1, broadcast=1)
     assert modes == ["0o660"]
     assert int(told.pop("SEQNUM")) > 0
@@ -98,23 +99,23 @@ def test_it_drains_what_came_before_it_was_stopped(ordinary: Runner) -> None:
     assert [each["DEVPATH"] for each in told] == [f"/devices/x{number}" for number in range(100)]
 
 
-def test_what_it_withholds_is_every_nth_and_counted(myself: Runner) -> None:
-    counts, told, _ = stand_in(myself, [add(number) for number in range(10)], drop_every=3)
+def test_what_it_withholds_is_every_nth_and_counted(ordinary: Runner) -> None:
+    counts, told, _ = stand_in(ordinary, [add(number) for number in range(10)], drop_every=3)
     assert counts == account(received=10, broadcast=7, withheld=3)
     assert [each["DEVPATH"] for each in told] == [f"/devices/x{number}" for number in (0, 1, 3, 4, 6, 7, 9)]
 
 
-def test_its_own_losses_are_counted(myself: Runner) -> None:
-    counts, told, _ = stand_in(myself, [add(number) for number in range(500)], late=True, receive_bytes=1)
+def test_its_own_losses_are_counted(ordinary: Runner) -> None:
+    counts, told, _ = stand_in(ordinary, [add(number) for number in range(500)], late=True, receive_bytes=1)
     assert counts["drops"] == 500 - len(told)
     assert counts["drops"] != 0
     assert counts["received"] == counts["broadcast"] == len(told)
     assert counts["failure"] is None
 
 
-def test_what_cannot_be_handled_is_counted(myself: Runner) -> None:
+def test_what_cannot_be_handled_is_counted(ordinary: Runner) -> None:
     payloads = [add(1, "DEVNAME=gone"), "add@/x\0ACTION=add\0", "", add(2)]
-    counts, told, _ = stand_in(myself, payloads)
+    counts, told, _ = stand_in(ordinary, payloads)
     assert counts == account(received=4, broadcast=2, malformed=2, nodes_gone=1)
     assert len(told) == 2
 

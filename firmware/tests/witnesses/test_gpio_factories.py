@@ -94,7 +94,7 @@ def need_driver() -> DriveClient:
     address = os.environ.get(DRIVER_VARIABLE)
     if address:
         return DriveClient(address)
-    reason = f"needs a GPIO chip that can be driven: set {DRIVER_VARIABLE}"
+    reason = f"runs in the guest: a GPIO chip that can be driven, named by {DRIVER_VARIABLE}"
     if os.environ.get(REQUIRED_VARIABLE):
         pytest.fail(reason)
     pytest.skip(reason)

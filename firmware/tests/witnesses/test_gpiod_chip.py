@@ -48,7 +48,7 @@ def test_the_environment_names_the_chip(monkeypatch: pytest.MonkeyPatch) -> None
         GpiodFactory()
 
 
-@pytest.mark.skipif(HAS_CHIP, reason="needs a machine without a GPIO chip")
+@pytest.mark.skipif(HAS_CHIP, reason="runs on the host: a machine without a GPIO chip")
 def test_a_machine_without_a_chip_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(CHIP_VARIABLE, raising=False)
     with pytest.raises(GpioChipError, match="this machine has no /dev/gpiochip"):
@@ -68,7 +68,7 @@ def test_a_chip_without_permission_says_how_to_get_in() -> None:
     # libgpiod looks whether it is a chip before it opens, so nothing but a chip will do here.
     chip = next((str(path) for path in Path("/dev").glob("gpiochip*")), None)
     if chip is None:
-        pytest.skip("needs a GPIO chip, to be refused it")
+        pytest.skip("runs in the guest: a GPIO chip to be refused")
     done = subprocess.run(
         [sys.executable, "-c", script, chip],
         env={"PYTHONPATH": str(ROOT / "firmware")},

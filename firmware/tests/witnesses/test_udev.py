@@ -246,15 +246,31 @@ def test_an_event_needs_its_four_properties() -> None:
     assert uevent({**whole, "SEQNUM": "many"}, 1) is None
 
 
-def test_where_libudev_would_hear_nothing_we_say_so() -> None:
-    """A container: no devtmpfs on /dev and no udevd. libudev would bind to no group, and keep quiet."""
+def _leave_udevd_behind() -> None:
+    """As in a container: no devtmpfs on /dev and no udevd. libudev binds to no group, and keeps quiet."""
+    unshare(CLONE_NEWNS)
+    mount_private(Path("/dev"))
+    Path("/dev/null").touch()  # ctypes runs ldconfig to find libudev, and wants this
+    if Path("/run/udev").exists():
+        mount_private(Path("/run/udev"))
 
+
+def test_without_udevd_the_group_is_joined_where_a_rig_stands_in() -> None:
+    def body() -> list[int]:
+        _leave_udevd_behind()
+        witness = UdevWitness(udevd_expected=False)
+        with uevent_socket() as sender:
+            send_as_udevd(sender, encode_udev_message(usb_device(7)))
+        heard = witness.read()
+        witness.close()
+        return [record.seqnum for record in heard if isinstance(record, Uevent)]
+
+    assert in_user_namespace(body) == [7]
+
+
+def test_where_libudev_would_hear_nothing_we_say_so() -> None:
     def body() -> str:
-        unshare(CLONE_NEWNS)
-        mount_private(Path("/dev"))
-        Path("/dev/null").touch()  # ctypes runs ldconfig to find libudev, and wants this
-        if Path("/run/udev").exists():
-            mount_private(Path("/run/udev"))
+        _leave_udevd_behind()
         with pytest.raises(PlugmeterError) as caught:
             UdevWitness()
         return str(caught.value)

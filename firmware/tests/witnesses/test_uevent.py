@@ -1,12 +1,14 @@
 """The uevent parser: a table of what the kernel writes, and totality over everything else."""
 
+from __future__ import annotations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from plugmeter.records import Uevent
 from plugmeter.witnesses import uevent
-from plugmeter.witnesses.uevent import Malformed, parse
+from plugmeter.witnesses.uevent import Fault, Malformed, parse
 
 DEVPATH = "/devices/pci0000:00/0000:00:14.0/usb1/1-1"
 
@@ -30,12 +32,12 @@ KERNEL_ORDER = message(
 EXPECTED = Uevent(7, "netlink", 12345, "add", DEVPATH, "usb", "usb_device", "bus/usb/001/004")
 
 
-def test_reads_what_the_kernel_writes():
+def test_reads_what_the_kernel_writes() -> None:
     assert parse(KERNEL_ORDER, 7) == EXPECTED
     assert parse(memoryview(bytearray(KERNEL_ORDER)), 7, "udev") == EXPECTED._replace(witness="udev")
 
 
-def test_reads_any_order_of_keys():
+def test_reads_any_order_of_keys() -> None:
     swapped = message(
         "SEQNUM=12345", "DEVTYPE=usb_device", "SUBSYSTEM=usb", "X=1", "X=2", "DEVNAME=bus/usb/001/004"
     )
@@ -70,18 +72,18 @@ def test_reads_any_order_of_keys():
         (b"A" * 65536, "no_nul"),
     ],
 )
-def test_says_what_is_wrong(data, fault):
+def test_says_what_is_wrong(data: bytes, fault: Fault) -> None:
     assert parse(data, 0) == Malformed(fault)
 
 
-def test_the_largest_seqnum_is_read():
+def test_the_largest_seqnum_is_read() -> None:
     read = parse(message("SUBSYSTEM=usb", f"SEQNUM={uevent.SEQNUM_MAX}"), 0)
     assert isinstance(read, Uevent)
     assert read.seqnum == uevent.SEQNUM_MAX
 
 
 @given(st.binary(max_size=400))
-def test_never_raises(data):
+def test_never_raises(data: bytes) -> None:
     assert isinstance(parse(data, 0), Uevent | Malformed)
 
 
@@ -104,7 +106,7 @@ VALUES = st.sampled_from(["add", "remove", DEVPATH, "usb", "usb_device", "1", "0
 
 
 @given(st.lists(st.tuples(KEYS, VALUES), max_size=12), st.booleans())
-def test_the_quick_way_and_the_general_way_agree(pairs, in_kernel_order):
+def test_the_quick_way_and_the_general_way_agree(pairs: list[tuple[str, str]], in_kernel_order: bool) -> None:
     given_pairs = [f"{key}={value}" for key, value in pairs]
     if in_kernel_order:
         given_pairs = ["ACTION=add", f"DEVPATH={DEVPATH}", "SUBSYSTEM=usb", *given_pairs, "SEQNUM=5"]
@@ -117,7 +119,7 @@ def test_the_quick_way_and_the_general_way_agree(pairs, in_kernel_order):
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40),
     st.integers(0, uevent.SEQNUM_MAX),
 )
-def test_what_is_written_is_read(action, tail, seqnum):
+def test_what_is_written_is_read(action: str, tail: str, seqnum: int) -> None:
     devpath = "/devices/" + tail
     read = parse(message("SUBSYSTEM=usb", f"SEQNUM={seqnum}", header=f"{action}@{devpath}"), 0)
     assert read == Uevent(0, "netlink", seqnum, action, devpath, "usb")

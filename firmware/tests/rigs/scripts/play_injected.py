@@ -10,6 +10,7 @@ import json
 import select
 import socket
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from plugmeter.records import Driven
@@ -17,9 +18,12 @@ from plugmeter.rigs.injected import InjectedRig
 from plugmeter.rigs.injection import Injector
 from plugmeter.rigs.namespace import enter
 from plugmeter.rigs.sequence import SequencePlan
+from plugmeter.rigs.stick import device_path
 from plugmeter.rigs.udevd import UdevdStandIn, parse
 from plugmeter.rigs.world import World
 from plugmeter.witnesses.udev_message import decode_udev_message
+
+OUR_DEVICES = device_path("1-1").rsplit("/", 2)[0]
 
 
 class Listener:
@@ -63,7 +67,8 @@ class LibudevListener:
 
     def drain(self) -> None:
         while (device := self.monitor.poll(timeout=0)) is not None:
-            self.seen.append((int(device.sequence_number), device.action, device.device_node or ""))
+            if is_ours({"DEVPATH": device.device_path}):
+                self.seen.append((int(device.sequence_number), device.action, device.device_node or ""))
 
 
 class InotifyListener:
@@ -87,6 +92,11 @@ class InotifyListener:
     def drain(self) -> None:
         for event in self.inotify.read(timeout=0):
             self.seen.append((self.names[event.mask], self.directories[event.wd] + event.name))
+
+
+def is_ours(uevent: Mapping[str, str]) -> bool:
+    """A network namespace of root's hears the machine's own uevents, too."""
+    return uevent.get("DEVPATH", "").startswith((OUR_DEVICES, "/devices/virtual/bdi/"))
 
 
 def play(options: dict[str, Any]) -> dict[str, Any]:
@@ -142,8 +152,8 @@ def play(options: dict[str, Any]) -> dict[str, Any]:
     left_in_sys = [path.name for path in (world.sys / "bus/usb/devices").iterdir()]
     rig.close()
 
-    uevents = [parse(message) for message in kernel.messages]
-    rebroadcast = [decode_udev_message(message) for message in udev.messages]
+    uevents = [each for each in map(parse, kernel.messages) if is_ours(each)]
+    rebroadcast = [each for each in map(decode_udev_message, udev.messages) if is_ours(each)]
     return {
         "user_namespace": entered.user,
         "failure": rig.failure,
@@ -167,6 +177,7 @@ def play(options: dict[str, Any]) -> dict[str, Any]:
             "withheld": udevd.withheld,
             "malformed": udevd.malformed,
             "drops": udevd.drops,
+            "nodes_gone": udevd.nodes_gone,
         },
         "left_in_dev": left_in_dev,
         "left_in_sys": left_in_sys,

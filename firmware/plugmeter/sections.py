@@ -1,0 +1,203 @@
+"""Every key of the configuration, with its default, its limits and its documentation: one class a section."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field
+
+from plugmeter.settings import key
+
+PORTS_LIMIT = 256
+_GIB = 1_073_741_823
+"""SO_RCVBUF is an int that the kernel doubles (socket(7)): half of INT_MAX."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """[run]: what counts as an episode, as late and as lost."""
+
+    debounce_ms: int = key(
+        100,
+        "How long VBUS must stay stable to count as an episode; shorter pulses are ambiguous."
+        " The USB core waits just as long.",
+        unit="ms", low=1, high=10_000,
+    )  # fmt: skip
+    nominal_ms: int = key(
+        3_000,
+        "An enumeration that comes later than this after its episode is late.",
+        unit="ms", low=1, high=600_000,
+    )  # fmt: skip
+    lost_after_ms: int = key(
+        30_000,
+        "An episode whose enumeration has not come after this time is lost.",
+        unit="ms", low=2, high=3_600_000,
+    )  # fmt: skip
+    storm_quiet_ms: int = key(
+        1_000,
+        "Episodes with less than this between them belong to one storm; losses come in bursts, so the"
+        " bootstrap draws whole storms.",
+        unit="ms", low=1, high=600_000,
+    )  # fmt: skip
+    claim_loss_rate: float = key(
+        0.001,
+        'The loss rate to be claimed ("under 0.1 %"): the report says how many more events that takes.',
+        low=1e-9, high=0.5,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witnesses:
+    """[witnesses]: who is asked."""
+
+    gpio: bool = key(
+        True, "The GPIO lines of [ports]: the ground truth. Without it no run earns a certificate."
+    )
+    netlink: bool = key(True, "The kernel's own uevents.")
+    udev: bool = key(True, "The events that udevd sends on.")
+    inotify: bool = key(True, "Device nodes that appear and vanish.")
+    listeners: bool = key(True, "What the kernel drops for every uevent socket of this machine.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Netlink:
+    """[netlink]: the kernel uevent witness."""
+
+    receive_buffer_bytes: int = key(
+        134_217_728,
+        "The socket's receive buffer. More than net.core.rmem_max takes root (or CAP_NET_ADMIN).",
+        unit="bytes", low=4_096, high=_GIB,
+    )  # fmt: skip
+    ring_slots: int = key(
+        2_048,
+        "Slots of the ring between receive thread and pipeline; beyond them the rest waits in the socket.",
+        low=16, high=1_048_576,
+    )  # fmt: skip
+    reorder_window_ms: int = key(
+        500,
+        "A hole in SEQNUM that is still there after this time is a loss: the kernel may swap two events.",
+        unit="ms", low=1, high=60_000,
+    )  # fmt: skip
+    realtime_priority: int = key(
+        10,
+        "SCHED_FIFO priority of the receive thread where it is permitted; 0 leaves it an ordinary thread.",
+        low=0, high=99,
+    )  # fmt: skip
+    lock_memory: bool = key(
+        True, "Lock the ring in memory where it is permitted (mlock), so that no page fault delays a read."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Udev:
+    """[udev]: the witness of udevd's events."""
+
+    receive_buffer_bytes: int = key(
+        134_217_728,
+        "The socket's receive buffer. More than net.core.rmem_max takes root (or CAP_NET_ADMIN).",
+        unit="bytes", low=4_096, high=_GIB,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inotify:
+    """[inotify]: the witness of device nodes."""
+
+    directories: tuple[str, ...] = key(
+        ("/dev",),
+        "The folders to watch for nodes that are created, changed or deleted.",
+        low=1, high=64, pattern=r"/[^\0]{0,4094}", pattern_text='a list of full paths, such as ["/dev"]',
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpio:
+    """[gpio]: how the lines of [ports] are read and driven."""
+
+    factory: str = key(
+        "plugmeter-gpiod",
+        "The gpiozero pin factory. Others (lgpio, mock, ...) work, but pass on no kernel numbers, without"
+        " which a run earns no certificate.",
+        pattern=r"[A-Za-z][A-Za-z0-9_.-]{0,63}", pattern_text="the name of a gpiozero pin factory",
+    )  # fmt: skip
+    chip: str = key(
+        "",
+        "The GPIO chip: /dev/gpiochip0, gpiochip0 or its label. Empty finds the one of the Pi's header.",
+        pattern=r"[^\0-\x1f\x7f]{0,255}", pattern_text="a chip's path, name or label, or empty",
+    )  # fmt: skip
+    active_high: bool = key(True, "Whether a high sense line means that VBUS is on.")
+    pull: str = key(
+        "none",
+        "The bias of the sense lines. A divider from VBUS wants none.",
+        choices=("none", "up", "down"),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """[ports."NAME"]: the GPIO lines of one USB port, which is named as the kernel names it (1-1.4)."""
+
+    name: str
+    sense_gpio: int = key(
+        MISSING,
+        "The GPIO line that senses this port's VBUS.",
+        kind=int, low=0, high=1_023,
+    )  # fmt: skip
+    switch_gpio: int | None = key(
+        None,
+        "The GPIO line that switches this port's VBUS, for the relay rig. May be left out.",
+        kind=int, low=0, high=1_023,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rig:
+    """[rig]: what is plugged, how often and how fast. Options of the command line win over it."""
+
+    sticks: int = key(120, "How many different USB sticks take turns.", low=1, high=1_000_000)
+    cycles: int = key(1, "How often each of them is plugged and pulled.", low=1, high=1_000_000)
+    ports: int = key(8, "Ports of the injected rig, which simulates them.", low=1, high=PORTS_LIMIT)
+    gap_ms: int = key(
+        0,
+        "The least time between two changes of one port, from 50 ms on. 0 takes what the rig needs:"
+        " 250 ms where it simulates, 1000 ms where a real kernel enumerates.",
+        unit="ms", low=0, high=3_600_000,
+    )  # fmt: skip
+    jitter_ms: int = key(
+        15, "Each change comes earlier or later by up to this.", unit="ms", low=0, high=60_000
+    )
+    density_per_s: float = key(
+        0.0,
+        "Plugs a second over all ports; 0 plugs as fast as gap_ms allows.",
+        unit="per second", low=0, high=1_000_000,
+    )  # fmt: skip
+    bounce: str = key(
+        "none",
+        "How contacts bounce: contact is a burst of edges at each change, dip a short loss of VBUS between.",
+        choices=("none", "contact", "dip"),
+    )  # fmt: skip
+    seed: int = key(1, "The same seed plugs the same sticks at the same times.", low=0, high=2**63 - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole configuration. ``source`` is where it came from and no part of its value."""
+
+    run: Run = Run()
+    witnesses: Witnesses = Witnesses()
+    netlink: Netlink = Netlink()
+    udev: Udev = Udev()
+    inotify: Inotify = Inotify()
+    gpio: Gpio = Gpio()
+    ports: tuple[Port, ...] = ()
+    rig: Rig = Rig()
+    source: str = field(default="", compare=False)
+
+
+SECTIONS: dict[str, type] = {
+    "run": Run,
+    "witnesses": Witnesses,
+    "netlink": Netlink,
+    "udev": Udev,
+    "inotify": Inotify,
+    "gpio": Gpio,
+    "rig": Rig,
+}
