@@ -174,6 +174,8 @@ def _until_done(
             return True
         if finished_ns is None:
             continue
+        if rig.failure and now_ns - finished_ns > STOP_GRACE_NS:
+            return stopped_ns is not None  # INVALID as it is: no need to wait for what it left half done
         quiet = now_ns - last_record_ns > QUIET_NS + start.debounce_ns and not pipeline.undecided
         if quiet or now_ns - finished_ns > start.lost_after_ns + start.debounce_ns + QUIET_NS:
             return stopped_ns is not None
