@@ -161,13 +161,14 @@ class NetlinkWitness:
     # -- the consumer ---------------------------------------------------------------------------
 
     def fileno(self) -> int:
-        """Polls readable when ``read`` has something to return."""
-        return self._ready
+        """Polls readable when ``read`` has something to return; -1 once closed."""
+        return -1 if self._closed else self._ready
 
     def read(self) -> list[Uevent | Gap]:
         """What has been received since, at most ``MOST_PER_READ`` messages, and what was lost."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._ready)
+        if not self._closed:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._ready)
         # Only now: were the flag lowered first, an announcement in between would be taken away unread,
         # and the raised flag would keep back every later one.
         self._announced = False
@@ -176,10 +177,11 @@ class NetlinkWitness:
             batch = self._ring.peek(MOST_PER_READ - len(records))
             records += self._parse(batch)
             self._ring.release(len(batch.lengths))
-        if self._starved:
-            os.eventfd_write(self._room, 1)
-        if len(self._ring):
-            self._announce()
+        if not self._closed:
+            if self._starved:
+                os.eventfd_write(self._room, 1)
+            if len(self._ring):
+                self._announce()
         self._tell_drops(records)
         return records
 
@@ -249,3 +251,5 @@ class NetlinkWitness:
         self._count_drops()
         self._closed = True
         self._socket.close()
+        for descriptor in (self._ready, self._room, self._stop):
+            os.close(descriptor)

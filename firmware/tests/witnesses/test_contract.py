@@ -8,6 +8,7 @@ import select
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeAlias, get_args
@@ -15,11 +16,22 @@ from typing import TypeAlias, get_args
 import pytest
 
 from plugmeter.records import Gap, Record, Tally, WitnessName
+from plugmeter.rigs.lines import mock_lines
+from plugmeter.witnesses.gpio import GpioWitness
 from plugmeter.witnesses.inotify import InotifyWitness
+from plugmeter.witnesses.netlink import NetlinkWitness
 from plugmeter.witnesses.udev import UdevWitness
 from plugmeter.witnesses.udev_message import encode_udev_message
 from plugmeter.witnesses.witness import Witness
-from tests.namespace import in_child, in_namespace, send_as_udevd, uevent_socket, usb_device
+from tests.gpio_driver import eventually
+from tests.namespace import (
+    in_child,
+    in_namespace,
+    inject_uevent,
+    send_as_udevd,
+    uevent_socket,
+    usb_device,
+)
 
 Provoke: TypeAlias = Callable[[], None]
 Opened: TypeAlias = AbstractContextManager[tuple[Witness, Provoke]]
@@ -65,12 +77,48 @@ def inotify() -> Iterator[tuple[Witness, Provoke]]:
         witness.close()
 
 
+@contextmanager
+def netlink(receive_buffer_bytes: int = 1 << 20, ring_slots: int = 256) -> Iterator[tuple[Witness, Provoke]]:
+    witness = NetlinkWitness(receive_buffer_bytes=receive_buffer_bytes, ring_slots=ring_slots)
+    with uevent_socket() as sender:
+
+        def provoke() -> None:
+            before = witness.tally().offered
+            inject_uevent(sender, "add", "/devices/usb1/1-1", SUBSYSTEM="usb", DEVTYPE="usb_device")
+            # Its own thread receives: wait until that has seen it, and said so.
+            assert eventually(lambda: witness.tally().offered > before or len(witness._ring) == ring_slots)
+            assert select.select([witness], [], [], 5)[0]
+
+        yield witness, provoke
+    witness.close()
+
+
+@contextmanager
+def netlink_overrun() -> Iterator[tuple[Witness, Provoke]]:
+    with netlink(4096, 16) as opened:
+        yield opened
+
+
+@contextmanager
+def gpio() -> Iterator[tuple[Witness, Provoke]]:
+    lines = mock_lines(["1-1"])
+    level = cycle((True, False))
+    witness = GpioWitness(lines.pins, lines.factory)
+    yield witness, lambda: lines.drive("1-1", next(level))
+    witness.close()
+
+
 CASES = (
+    Case("netlink", netlink, namespace=True),
     Case("udev", udev, namespace=True),
     Case("inotify", inotify, namespace=False),
+    Case("gpio", gpio, namespace=False),
 )
 
-OVERRUN_CASES = (Case("udev", udev_overrun, namespace=True),)
+OVERRUN_CASES = (
+    Case("netlink", netlink_overrun, namespace=True),
+    Case("udev", udev_overrun, namespace=True),
+)
 
 
 def each(cases: tuple[Case, ...]) -> pytest.MarkDecorator:
@@ -87,15 +135,16 @@ def under(case: Case, check: Callable[[Witness, Provoke], None]) -> None:
     (in_namespace if case.namespace else in_child)(body)
 
 
-def ready(witness: Witness) -> bool:
+def ready(witness: Witness, within_ms: int = 0) -> bool:
     poller = select.poll()
     poller.register(witness.fileno(), select.POLLIN)
-    return bool(poller.poll(0))
+    return bool(poller.poll(within_ms))
 
 
 def drain(witness: Witness) -> list[Record]:
+    """All there is, also what a thread of the witness's own has still to take from the kernel."""
     records: list[Record] = []
-    while ready(witness):
+    while ready(witness, within_ms=100):
         records += witness.read()
     return records
 
