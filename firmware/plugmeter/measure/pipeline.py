@@ -56,6 +56,10 @@ EARLY_NS = 50_000_000
 """How much earlier than the edge of VBUS an enumeration may come and still belong to it. A USB plug's
 data pins are shorter than its power pins (USB 2.0, 6.5.3): on the way out they break first."""
 
+BOUNCE_DEBOUNCES = 2
+"""For how many debounce times a contact may bounce and the kernel's answer to its first edge still belong to
+the episode that comes of it."""
+
 LOSSES_KEPT = 1000
 
 SEQNUM_MAX = 2**64 - 1
@@ -90,12 +94,13 @@ class _Port:
 
     def __init__(self, name: str, start: RunStart, initially_high: bool, occupied: bool) -> None:
         self.name = name
-        self.episodes = EpisodeDetector(name, start.debounce_ns, initially_high)
+        unrest_ns = BOUNCE_DEBOUNCES * start.debounce_ns
+        self.episodes = EpisodeDetector(name, start.debounce_ns, initially_high, unrest_ns)
         self.matcher = Matcher(
             name,
             start.nominal_ns,
             start.lost_after_ns,
-            hold_ns=start.debounce_ns + EARLY_NS,
+            hold_ns=unrest_ns + start.debounce_ns + EARLY_NS,
             tolerance_ns=EARLY_NS,
         )
         self.machine = PortMachine(name, _STATES[initially_high, occupied])

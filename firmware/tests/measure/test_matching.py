@@ -382,7 +382,10 @@ def test_chunking_changes_nothing(
 ) -> None:
     """Give each record at any time before the watermark passes it: the same list of results."""
     episodes, enumerations = given_records
-    pulses = [AmbiguousPulse(PORT, t_ns, t_ns + length, True) for t_ns, length in sorted(raw_pulses)]
+    pulses: list[AmbiguousPulse] = []
+    for t_ns, length in sorted(raw_pulses):
+        if not pulses or t_ns >= pulses[-1].t_until_ns:  # one line has one level at a time
+            pulses.append(AmbiguousPulse(PORT, t_ns, t_ns + length, True))
     finish_ns = 6_000
     everything: list[Given] = [*enumerations, *pulses, *episodes]
     unhurried = matcher(lost_after_ns)

@@ -329,6 +329,20 @@ def test_an_enumeration_on_a_port_without_a_line_is_excused() -> None:
     assert (wired.verdicts.excused, wired.verdicts.orphans) == (0, 1)
 
 
+@pytest.mark.parametrize("lead_ms", [4, 60, 96])
+def test_a_pull_whose_contact_bounced_is_matched_with_the_remove_at_its_first_fall(lead_ms: int) -> None:
+    fell_ns = BEGIN + 1_000 * MS
+    records: list[Record] = [Level(BEGIN, "1-1", True), Edge(fell_ns, "1-1", False)]
+    for bounce in range(10):
+        t_ns = fell_ns + (bounce + 1) * lead_ms * MS // 10
+        records.append(Edge(t_ns, "1-1", bounce % 2 == 0))
+    removed_ns = fell_ns + 4 * MS
+    for witness in ("netlink", "udev"):
+        records.append(Uevent(removed_ns, witness, 1, "remove", "/devices/usb1/1-1", "usb", "usb_device"))
+    verdicts = finished(records).verdicts
+    assert (verdicts.expected, verdicts.matched, verdicts.lost_total, verdicts.excused) == (1, 1, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("from_ms", "until_ms", "stage"),
     [
