@@ -106,9 +106,10 @@ class Control:
 
 
 def told(message: bytes) -> Told:
-    """What a message says; SEQNUM 0 where it has none."""
+    """What a message says; SEQNUM 0 where it has none. Total: anybody may send to udevd's group."""
     fields = dict(field.partition(b"=")[::2] for field in message.split(b"\0"))
-    seqnum = int(fields.get(b"SEQNUM", b"0"))
+    digits = fields.get(b"SEQNUM", b"")
+    seqnum = int(digits) if digits.isdigit() and len(digits) <= 20 else 0
     action = fields.get(b"ACTION")
     if fields.get(b"DEVTYPE") != b"usb_device" or action not in (b"add", b"remove"):
         return Told(seqnum)

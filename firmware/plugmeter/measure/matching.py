@@ -111,7 +111,7 @@ class Matcher:
     def __init__(
         self, port: str, nominal_ns: int, lost_after_ns: int, *, hold_ns: int, tolerance_ns: int = 0
     ) -> None:
-        """``hold_ns``: at least unrest + debounce + tolerance. ``tolerance_ns``: how far clocks may differ."""
+        """``hold_ns``: at least unrest + debounce + tolerance. ``tolerance_ns``: how clocks may differ."""
         if not 0 <= nominal_ns <= lost_after_ns:
             raise ValueError(
                 f"nominal_ns ({nominal_ns}) must lie between 0 and lost_after_ns ({lost_after_ns})"
