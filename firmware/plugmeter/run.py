@@ -23,8 +23,16 @@ from plugmeter.witnesses.witness import Witness
 REORDER_NS = 20_000_000
 """How long a stamped record may take from its witness's thread to the loop before the timeline moves on."""
 
+SWITCH_INTERVAL_S = 0.0005
+"""How long one thread may keep the interpreter from another (sys.setswitchinterval) where we measure.
+The default of 5 ms would stand in every time stamp that a busy pipeline delays."""
+
 TICK_S = 0.05
+PROGRESS_TICK_S = 0.25
+"""How often somebody who watches sees that nothing happens."""
 IDLE_TICK_S = 1.0
+ADVANCE_NS = 10_000_000
+"""How often the pipeline moves on in a storm. Each time it asks every port, so not at each wake-up."""
 QUIET_NS = 300_000_000
 """A rig is done and nothing waits: after this long without a record the run is over."""
 STOP_GRACE_NS = 1_000_000_000
@@ -159,9 +167,11 @@ def _until_done(
     finished_ns: int | None = None
     stopped_ns: int | None = None
     overruns = 0
+    idle_tick_s = PROGRESS_TICK_S if on_progress else IDLE_TICK_S
+    tick_s = TICK_S
+    advanced_ns = 0
     while True:
-        busy = len(pipeline.timeline) > 0 or pipeline.undecided > 0 or rig.progress()[1] > 0
-        selector.select(TICK_S if busy or on_progress else IDLE_TICK_S)
+        selector.select(tick_s)
         now_ns = time.monotonic_ns()
         got = 0
         for witness in equipment.witnesses:
@@ -176,9 +186,15 @@ def _until_done(
             # Dry again after an overrun: what is plugged now tells what the lost events were about.
             overruns = pipeline.overruns
             feed.records([equipment.resync()])
-        feed.advance(now_ns - REORDER_NS)
-        if on_progress is not None:
-            on_progress(pipeline, *rig.progress())
+        if now_ns - advanced_ns >= ADVANCE_NS:
+            advanced_ns = now_ns
+            feed.advance(now_ns - REORDER_NS)
+            busy = len(pipeline.timeline) > 0 or pipeline.undecided > 0 or rig.progress()[1] > 0
+            tick_s = TICK_S if busy else idle_tick_s
+            if on_progress is not None:
+                on_progress(pipeline, *rig.progress())
+        elif got or driven:
+            tick_s = TICK_S
         if stop.asked and stopped_ns is None:
             stopped_ns = now_ns
             rig.stop()

@@ -21,7 +21,7 @@ from plugmeter.measure import report
 from plugmeter.measure.pipeline import Pipeline
 from plugmeter.recording import RecordingWriter
 from plugmeter.reporting.progress import ProgressLine
-from plugmeter.run import Stop, measure
+from plugmeter.run import SWITCH_INTERVAL_S, Stop, measure
 from plugmeter.sections import Config
 
 NAME = "measure"
@@ -38,10 +38,6 @@ examples:
 exit status: 0 the run is VALID (whatever it found), 1 it is INVALID or could not be made, 2 bad usage.
 Ctrl-C ends the run early and reports what was seen; a second one ends it at once.
 """
-
-SWITCH_INTERVAL_S = 0.0005
-"""How long one thread may keep the interpreter from another. The default of 5 ms would stand in every
-time stamp that a busy pipeline delays."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from plugmeter import config
 from plugmeter.bench.selftest import LEAST_STICKS, Check, Outcome, selftest
-from plugmeter.commands.measure import SWITCH_INTERVAL_S
 from plugmeter.errors import UsageError
 from plugmeter.reporting.files import write_text
+from plugmeter.run import SWITCH_INTERVAL_S
 
 NAME = "selftest"
 HELP = "provoke losses that are known, and see that the report names exactly those"

@@ -7,8 +7,8 @@ disk and more. Only the one with SUBSYSTEM=usb and DEVTYPE=usb_device is counted
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from plugmeter.records import Uevent, WitnessName
 
@@ -16,15 +16,20 @@ PORT_NAME = re.compile(r"[1-9][0-9]*-[1-9][0-9]*(?:\.[1-9][0-9]*)*")
 """A USB device's sysname, busnum-port[.port...] (usb_alloc_dev, drivers/usb/core/usb.c), not usb1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Enumeration:
-    """A ``usb_device`` was added to (or removed from) ``port``, as ``witness`` heard it at ``t_ns``."""
+class Enumeration(NamedTuple):
+    """A ``usb_device`` was added to (or removed from) ``port``, as ``witness`` heard it at ``t_ns``.
+
+    A named tuple since it is on the hot path, as ``records.Uevent`` is.
+    """
 
     port: str
     added: bool
     t_ns: int
     seqnum: int
     witness: WitnessName
+
+
+_new = tuple.__new__  # Enumeration(...) itself is a call in Python, and takes twice as long
 
 
 @lru_cache(maxsize=4096)
@@ -48,4 +53,4 @@ def enumeration_of(uevent: Uevent) -> Enumeration | None:
     port = device_port(uevent.devpath)
     if port is None:
         return None
-    return Enumeration(port, added, uevent.t_ns, uevent.seqnum, uevent.witness)
+    return _new(Enumeration, (port, added, uevent.t_ns, uevent.seqnum, uevent.witness))

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_left
+from operator import itemgetter
 
 from plugmeter.records import Gap, WitnessName
 
+_UNTIL = itemgetter(1)
+
 
 class GapIntervals:
-    """The intervals in which each witness lost something; remembers each for ``memory_ns``."""
+    """The intervals in which each witness lost something; remembers each for ``memory_ns``.
+
+    They are kept apart and in order, so a question costs a bisection however many there are.
+    """
 
     def __init__(self, memory_ns: int) -> None:
         self._memory_ns = memory_ns
-        self._intervals: dict[WitnessName, deque[tuple[int, int]]] = {}
+        self._intervals: dict[WitnessName, list[tuple[int, int]]] = {}
 
     def add(self, gap: Gap) -> None:
-        """Note one gap. Adjacent ones of a witness become one, so a storm of gaps stays small."""
-        intervals = self._intervals.setdefault(gap.witness, deque())
-        if intervals and gap.since_ns <= intervals[-1][1]:
-            since_ns, until_ns = intervals.pop()
-            intervals.append((min(since_ns, gap.since_ns), max(until_ns, gap.t_ns)))
-        else:
-            intervals.append((gap.since_ns, gap.t_ns))
-        while intervals[0][1] < gap.t_ns - self._memory_ns:
-            intervals.popleft()
+        """Note one gap. Those that touch become one, so a storm of gaps stays small."""
+        intervals = self._intervals.setdefault(gap.witness, [])
+        since_ns, until_ns = gap.since_ns, gap.t_ns
+        while intervals and since_ns <= intervals[-1][1]:
+            earlier = intervals.pop()
+            since_ns, until_ns = min(since_ns, earlier[0]), max(until_ns, earlier[1])
+        intervals.append((since_ns, until_ns))
+        if intervals[0][1] < gap.t_ns - self._memory_ns:
+            del intervals[: bisect_left(intervals, gap.t_ns - self._memory_ns, key=_UNTIL)]
 
     def overlaps(self, witness: WitnessName, from_ns: int, until_ns: int) -> bool:
         """Whether ``witness`` lost anything between the two times."""
-        intervals = self._intervals.get(witness, ())
-        return any(since <= until_ns and until >= from_ns for since, until in intervals)
+        intervals = self._intervals.get(witness, [])
+        i = bisect_left(intervals, from_ns, key=_UNTIL)
+        return i < len(intervals) and intervals[i][0] <= until_ns

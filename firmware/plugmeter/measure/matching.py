@@ -22,7 +22,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from plugmeter.measure.enumerations import Enumeration
 from plugmeter.measure.episodes import AmbiguousPulse, Episode
@@ -48,8 +48,7 @@ class Lost:
     episode: Episode
 
 
-@dataclass(frozen=True, slots=True)
-class Surplus:
+class Surplus(NamedTuple):
     """No episode belongs to the enumeration.
 
     A ``duplicate`` repeats the kind of the port's enumeration just before it; anything else is an

@@ -268,6 +268,8 @@ class Pipeline:
             port.matcher.add_enumeration(enumeration)
             port.machine.feed(Input.ADD if enumeration.added else Input.REMOVE, enumeration.t_ns)
             self.presence.hear(enumeration)
+        else:
+            self._judge.heard(enumeration.seqnum)
 
     def _take_bind(self, uevent: Uevent) -> None:
         name = uevent.devpath.rpartition("/")[2]
@@ -277,6 +279,7 @@ class Pipeline:
     def _take_edge(self, edge: Edge) -> None:
         self._ledger("gpio").deliver()
         port = self._port(edge.port)
+        self._judge.edge(edge.port, edge.rising, edge.t_ns)
         port.line.feed(edge)
         port.machine.feed(Input.VBUS_HIGH if edge.rising else Input.VBUS_LOW, edge.t_ns)
         self._take_episodes(port, port.episodes.feed(edge))
@@ -295,6 +298,9 @@ class Pipeline:
         self._nodes.feed(event)
 
     def _take_gap(self, gap: Gap) -> None:
+        if gap.count is not None and gap.count < 0:
+            self.absurd["a count below nothing"] += 1
+            return
         if gap.witness in ("coldplug", "listeners"):
             self.unplaced_gaps += 1  # they take samples and have no account
         else:

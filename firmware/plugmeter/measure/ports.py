@@ -25,9 +25,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 
 class State(StrEnum):
@@ -93,8 +93,7 @@ MEANING: Mapping[State, str] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """A legal step of a port at ``t_ns`` (CLOCK_MONOTONIC); ``source`` and ``target`` may be the same."""
 
     port: str
@@ -104,8 +103,7 @@ class Transition:
     t_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class IllegalTransition:
+class IllegalTransition(NamedTuple):
     """An input that the table does not allow in ``state``; the state stayed."""
 
     port: str

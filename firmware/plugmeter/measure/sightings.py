@@ -11,35 +11,49 @@ from plugmeter.records import WitnessName
 class Sightings:
     """Which witnesses saw which enumeration; remembers each for ``memory_ns``.
 
-    The first witness to see an enumeration brings it into the matching; the others are evidence.
+    The first witness to see an enumeration brings it into the matching; the others are evidence. Memory is
+    what ``memory_ns`` can hold: about 250 bytes an enumeration, the enumeration itself included.
     """
 
     def __init__(self, memory_ns: int) -> None:
         self._memory_ns = memory_ns
-        self._seen: dict[int, dict[WitnessName, int]] = {}
-        self._ages: deque[tuple[int, int]] = deque()
+        self._first: dict[int, Enumeration] = {}
+        self._later: dict[int, dict[WitnessName, int]] = {}
+        """The witnesses after the first one: most events of a run with one witness have none."""
+        self._ages: deque[Enumeration] = deque()
 
     def see(self, enumeration: Enumeration) -> bool:
         """Note a sighting; whether it is the first one of this enumeration.
 
         The same witness seeing the same SEQNUM again is a first one too: the duplicate is real.
         """
-        seqnum, t_ns = enumeration.seqnum, enumeration.t_ns
-        seen = self._seen.get(seqnum)
-        if seen is None:
-            self._seen[seqnum] = {enumeration.witness: t_ns}
-            self._ages.append((t_ns, seqnum))
-            self._forget(t_ns - self._memory_ns)
+        seqnum = enumeration.seqnum
+        first = self._first.get(seqnum)
+        if first is None:
+            self._first[seqnum] = enumeration
+            ages = self._ages
+            ages.append(enumeration)
+            if ages[0].t_ns < enumeration.t_ns - self._memory_ns:
+                self._forget(enumeration.t_ns - self._memory_ns)
             return True
-        if enumeration.witness in seen:
+        witness = enumeration.witness
+        if witness == first.witness:
             return True
-        seen[enumeration.witness] = t_ns
+        later = self._later.setdefault(seqnum, {})
+        if witness in later:
+            return True
+        later[witness] = enumeration.t_ns
         return False
 
     def times_ns(self, seqnum: int) -> dict[WitnessName, int]:
         """When each witness saw the enumeration of this SEQNUM; empty where none is remembered."""
-        return self._seen.get(seqnum, {})
+        first = self._first.get(seqnum)
+        if first is None:
+            return {}
+        return {first.witness: first.t_ns, **self._later.get(seqnum, {})}
 
     def _forget(self, before_ns: int) -> None:
-        while self._ages and self._ages[0][0] < before_ns:
-            del self._seen[self._ages.popleft()[1]]
+        while self._ages and self._ages[0].t_ns < before_ns:
+            seqnum = self._ages.popleft().seqnum
+            del self._first[seqnum]
+            self._later.pop(seqnum, None)

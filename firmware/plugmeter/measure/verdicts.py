@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import math
+from bisect import bisect_right, insort
 from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from plugmeter.measure.episodes import Episode
 from plugmeter.measure.gaps import GapIntervals
@@ -23,6 +26,11 @@ NODE_LEAD_NS = 50_000_000
 """How much earlier than its device a disk's node may go."""
 
 Outcome: TypeAlias = Literal["matched", "late", "lost"]
+
+_Kind: TypeAlias = tuple[str, bool]
+"""(port, plugged)."""
+_NONE: Set[int] = frozenset()
+_Key = TypeVar("_Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,9 @@ class Judge:
 
     ``observed`` are the witnesses that take part in the run: what they did not see counts against a
     stage, what nobody looked for does not.
+
+    It looks at an episode again only when there is news of it (``hold``, ``heard``, ``note_node``) or when
+    its patience ends, so what waits costs nothing, however much it is.
     """
 
     def __init__(
@@ -56,23 +67,53 @@ class Judge:
         self._sightings = sightings
         self._gaps = gaps
         self._patience_ns = patience_ns
-        self._open: deque[Matched] = deque()
-        self._nodes: dict[tuple[str, bool], deque[NodeSighting]] = {}
+        self._number = 0
+        self._open: dict[int, Matched] = {}
+        """By number, in the order in which they were held, which is that of their verdicts."""
+        self._by_seqnum: dict[int, set[int]] = {}
+        self._by_kind: dict[_Kind, set[int]] = {}
+        self._due: list[tuple[int, int]] = []
+        """A heap of (when its patience ends, number); numbers that are not open any more are passed over."""
+        self._fresh: set[int] = set()
+        self._edges: dict[_Kind, list[int]] = {}
+        """Times of the edges that may have begun an episode of the kind, rising."""
+        self._nodes: dict[_Kind, deque[NodeSighting]] = {}
         self.nodes_unclaimed = 0
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def edge(self, port: str, rising: bool, t_ns: int) -> None:
+        """An edge: what comes after it on its port belongs to no earlier episode of the same kind."""
+        edges = self._edges.setdefault((port, rising), [])
+        insort(edges, t_ns)
+        # An edge older than every node that is remembered marks their beginning; those before it are no use.
+        useless = bisect_right(edges, t_ns - 2 * self._patience_ns) - 1
+        if useless > 0:
+            del edges[:useless]
+
+    def heard(self, seqnum: int) -> None:
+        """One more witness saw the enumeration of this SEQNUM."""
+        self._fresh |= self._by_seqnum.get(seqnum, _NONE)
 
     def note_node(self, sighting: NodeSighting) -> None:
         """Take a node's sighting as evidence for the episode of its port."""
         if sighting.port is None:
             self.nodes_unclaimed += 1
             return
-        self._nodes.setdefault((sighting.port, sighting.added), deque()).append(sighting)
+        kind = (sighting.port, sighting.added)
+        self._nodes.setdefault(kind, deque()).append(sighting)
+        self._fresh |= self._by_kind.get(kind, _NONE)
 
     def hold(self, match: Matched) -> None:
         """Take a pair from the matching."""
-        self._open.append(match)
+        self._number += 1
+        number, episode, enumeration = self._number, match.episode, match.enumeration
+        self._open[number] = match
+        self._by_seqnum.setdefault(enumeration.seqnum, set()).add(number)
+        self._by_kind.setdefault((episode.port, episode.plugged), set()).add(number)
+        heapq.heappush(self._due, (enumeration.t_ns + self._patience_ns, number))
+        self._fresh.add(number)
 
     def lost(self, loss: Lost) -> Verdict:
         """An episode that no enumeration came for: the stage says what the witnesses did meanwhile."""
@@ -87,17 +128,25 @@ class Judge:
 
     def settle(self, now_ns: int, *, final: bool = False) -> list[Verdict]:
         """All verdicts that are ripe; with ``final`` all, from the evidence that there is."""
+        due = self._due
+        while due and due[0][0] < now_ns:
+            self._fresh.add(heapq.heappop(due)[1])
+        look_at = sorted(self._open if final else self._fresh & self._open.keys())
+        self._fresh.clear()
         ripe: list[Verdict] = []
-        waiting: deque[Matched] = deque()
-        for match in self._open:
+        for number in look_at:
+            match = self._open[number]
             verdict = self._judge(match, final or now_ns > match.enumeration.t_ns + self._patience_ns)
-            if verdict is None:
-                waiting.append(match)
-            else:
+            if verdict is not None:
                 ripe.append(verdict)
-        self._open = waiting
+                self._release(number, match)
         self._forget_nodes(now_ns - 2 * self._patience_ns)
         return ripe
+
+    def _release(self, number: int, match: Matched) -> None:
+        del self._open[number]
+        _leave(self._by_seqnum, match.enumeration.seqnum, number)
+        _leave(self._by_kind, (match.episode.port, match.episode.plugged), number)
 
     def _judge(self, match: Matched, due: bool) -> Verdict | None:
         episode, enumeration = match.episode, match.enumeration
@@ -132,29 +181,28 @@ class Judge:
                 node=node,
             )
         )
-        while nodes and _first_ns(nodes[0]) < next_ns:
-            nodes.popleft()
+        for each in mine:  # and none of an earlier episode, which may still wait
+            nodes.remove(each)
         outcome: Outcome = "lost" if stage else "late" if match.late else "matched"
         return Verdict(episode, outcome, stage, True, times.get("netlink"), times.get("udev"), node_ns)
 
     def _next_start_ns(self, episode: Episode) -> float:
-        """When the next episode of the same kind on the same port begins, as far as one is waiting."""
-        starts = (
-            other.episode.t_start_ns
-            for other in self._open
-            if other.episode.port == episode.port
-            and other.episode.plugged == episode.plugged
-            and other.episode.ordinal > episode.ordinal
-        )
-        return min(starts, default=math.inf)
+        """When the next episode of the same kind on the same port can have begun, as far as there is one.
+
+        Not the next episode that waits: a node comes before the enumeration of its plug is matched, and an
+        episode that has lost its own node would take the next one's.
+        """
+        edges = self._edges.get((episode.port, episode.plugged), [])
+        i = bisect_right(edges, episode.t_start_ns)
+        return edges[i] if i < len(edges) else math.inf
 
     def _forget_nodes(self, before_ns: int) -> None:
-        for key, nodes in list(self._nodes.items()):
+        for kind, nodes in list(self._nodes.items()):
             while nodes and _first_ns(nodes[0]) < before_ns:
                 nodes.popleft()
                 self.nodes_unclaimed += 1
             if not nodes:
-                del self._nodes[key]
+                del self._nodes[kind]
 
     def _unseen(self, witness: WitnessName, from_ns: int, until_ns: int) -> Sight:
         if witness not in self._observed:
@@ -165,3 +213,11 @@ class Judge:
 def _first_ns(node: NodeSighting) -> int:
     times = (node.t_netlink_ns, node.t_udev_ns, node.t_inotify_ns)
     return min(t for t in times if t is not None)
+
+
+def _leave(index: dict[_Key, set[int]], key: _Key, number: int) -> None:
+    """Take ``number`` out of an index of sets; none of them stays behind empty."""
+    numbers = index[key]
+    numbers.discard(number)
+    if not numbers:
+        del index[key]

@@ -29,8 +29,9 @@ NETLINK_KOBJECT_UEVENT = 15
 KERNEL_GROUP = 1
 KERNEL_PORT = 0
 
-MOST_PER_READ = 4096
-"""Records in one ``read``: a storm must not keep the loop from its other descriptors."""
+MOST_PER_READ = 512
+"""Records in one ``read``: a storm must not keep the loop from its other descriptors. Few enough, too, to be
+still in the processor's cache when they are used; and what is given back is used again for the next ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +188,7 @@ class NetlinkWitness:
 
     @staticmethod
     def _parse(batch: Batch) -> list[Uevent | Gap]:
-        parsed = [
-            uevent.parse(slot[:length], t_ns)
-            for t_ns, slot, length in zip(batch.stamps_ns, batch.slots, batch.lengths, strict=True)
-        ]
+        parsed = uevent.parse_many(batch.stamps_ns, batch.slots, batch.lengths)
         if not any(batch.senders) and not any(batch.flags) and set(map(type, parsed)) == {Uevent}:
             return cast(list[Uevent | Gap], parsed)  # as nearly always; looked at in C
         records: list[Uevent | Gap] = []
@@ -238,9 +236,10 @@ class NetlinkWitness:
         self._paused = True
 
     def resume(self) -> None:
-        """Go on receiving; without a ``pause`` before, nothing happens."""
+        """Go on receiving; without a ``pause`` before, or once closed, nothing happens."""
         self._paused = False
-        os.eventfd_write(self._resumed, 1)
+        if not self._closed:
+            os.eventfd_write(self._resumed, 1)
 
     def close(self) -> None:
         """Stop the thread and close the socket; what is in the ring can still be read."""
@@ -251,5 +250,5 @@ class NetlinkWitness:
         self._count_drops()
         self._closed = True
         self._socket.close()
-        for descriptor in (self._ready, self._room, self._stop):
+        for descriptor in (self._ready, self._room, self._stop, self._resumed):
             os.close(descriptor)

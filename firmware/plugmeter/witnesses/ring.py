@@ -24,13 +24,13 @@ from typing import NamedTuple
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _Iovec(ctypes.Structure):
+class Iovec(ctypes.Structure):
     """struct iovec (bits/types/struct_iovec.h)."""
 
     _fields_ = (("iov_base", ctypes.c_void_p), ("iov_len", ctypes.c_size_t))
 
 
-class _Msghdr(ctypes.Structure):
+class Msghdr(ctypes.Structure):
     """struct msghdr (bits/socket.h)."""
 
     _fields_ = (
@@ -44,10 +44,10 @@ class _Msghdr(ctypes.Structure):
     )
 
 
-class _Mmsghdr(ctypes.Structure):
+class Mmsghdr(ctypes.Structure):
     """struct mmsghdr (recvmmsg(2))."""
 
-    _fields_ = (("msg_hdr", _Msghdr), ("msg_len", ctypes.c_uint))
+    _fields_ = (("msg_hdr", Msghdr), ("msg_len", ctypes.c_uint))
 
 
 class _SockaddrNl(ctypes.Structure):
@@ -66,9 +66,9 @@ _libc.recvmmsg.restype = ctypes.c_int
 _libc.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mlock.restype = ctypes.c_int
 
-_U32_PER_HDR = ctypes.sizeof(_Mmsghdr) // 4
-_FLAGS_AT = (_Mmsghdr.msg_hdr.offset + _Msghdr.msg_flags.offset) // 4
-_LEN_AT = _Mmsghdr.msg_len.offset // 4
+_U32_PER_HDR = ctypes.sizeof(Mmsghdr) // 4
+_FLAGS_AT = (Mmsghdr.msg_hdr.offset + Msghdr.msg_flags.offset) // 4
+_LEN_AT = Mmsghdr.msg_len.offset // 4
 _U32_PER_NAME = ctypes.sizeof(_SockaddrNl) // 4
 _PID_AT = _SockaddrNl.nl_pid.offset // 4
 
@@ -104,16 +104,16 @@ class MessageRing:
         view = memoryview(self._memory)
         self._slot_views = [view[i * slot_bytes : (i + 1) * slot_bytes] for i in range(slots)]
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        self._headers = (_Mmsghdr * slots)()
+        self._headers = (Mmsghdr * slots)()
         self._names = (_SockaddrNl * slots)()
-        self._iovecs = (_Iovec * slots)()
+        self._iovecs = (Iovec * slots)()
         for i in range(slots):
             self._iovecs[i].iov_base = self._address + i * slot_bytes
             self._iovecs[i].iov_len = slot_bytes
             header = self._headers[i].msg_hdr
             header.msg_name = ctypes.addressof(self._names) + i * ctypes.sizeof(_SockaddrNl)
             header.msg_namelen = ctypes.sizeof(_SockaddrNl)
-            header.msg_iov = ctypes.addressof(self._iovecs) + i * ctypes.sizeof(_Iovec)
+            header.msg_iov = ctypes.addressof(self._iovecs) + i * ctypes.sizeof(Iovec)
             header.msg_iovlen = 1
         self._headers_at = ctypes.addressof(self._headers)
         self._header_words = memoryview(self._headers).cast("B").cast("I")
@@ -139,7 +139,7 @@ class MessageRing:
         if room <= 0:
             return 0
         got: int = _libc.recvmmsg(
-            sock.fileno(), self._headers_at + at * ctypes.sizeof(_Mmsghdr), room, socket.MSG_DONTWAIT, None
+            sock.fileno(), self._headers_at + at * ctypes.sizeof(Mmsghdr), room, socket.MSG_DONTWAIT, None
         )
         # One stamp for the batch, after it: what waited in the queue has no time of its own.
         now_ns = time.monotonic_ns()

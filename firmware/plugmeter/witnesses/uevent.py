@@ -8,6 +8,7 @@ MINOR, DEVNAME, DEVMODE, DEVUID, DEVGID, DEVTYPE), then bus and class, and SEQNU
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -31,16 +32,16 @@ Other keys may repeat (a driver may add what its bus added before); they are not
 
 SEQNUM_MAX = 2**64 - 1
 
-# The order in which the kernel writes. Whatever has this form is read three times as fast as by the
-# general parser; any other form goes the general way, with the same answer (a property of the tests).
+# The form in which the kernel writes: what differs from event to event (path, number), and in the middle
+# what repeats, since one device's events say the same of it each time. The middle is read once and kept.
+# Any other form goes the general way, with the same answer (a property of the tests).
 _AS_THE_KERNEL_WRITES = re.compile(
-    r"([a-z]+)@(/[^\0]*)\0ACTION=\1\0DEVPATH=\2\0SUBSYSTEM=([^\0]+)\0"
-    r"(?:MAJOR=[^\0]*\0MINOR=[^\0]*\0DEVNAME=([^\0]*)\0"
-    r"(?:DEVMODE=[^\0]*\0)?(?:DEVUID=[^\0]*\0)?(?:DEVGID=[^\0]*\0)?)?"
-    r"(?:DEVTYPE=([^\0]*)\0)?"
-    r"(?:(?!SEQNUM=|ACTION=|DEVPATH=|SUBSYSTEM=|DEVNAME=|DEVTYPE=)[^\0=]++=[^\0]*+\0)*+"
-    r"SEQNUM=([0-9]{1,19})\0",
+    r"([a-z]+)@(/[^\0]*)\0ACTION=\1\0DEVPATH=\2\0SUBSYSTEM=(.*)\0SEQNUM=([0-9]{1,19})\0", re.DOTALL
 ).fullmatch
+
+_MIDDLES_KEPT = 1024
+_middles: dict[str, tuple[str, str, str]] = {}
+_new = tuple.__new__  # Uevent(...) itself is a call in Python, and takes twice as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,56 @@ def parse(
         return Malformed("not_utf8")
     match = _AS_THE_KERNEL_WRITES(text)
     if match is not None:
-        action, devpath, subsystem, devname, devtype, seqnum = match.groups("")
-        return Uevent(t_ns, witness, int(seqnum), action, devpath, subsystem, devtype, devname)
+        action, devpath, middle, number = match.groups()
+        identity = _middles.get(middle) or _read_middle(middle)
+        if identity is not None:
+            return _new(Uevent, (t_ns, witness, int(number), action, devpath) + identity)  # noqa: RUF005  faster
     return _parse_any_order(text, t_ns, witness)
+
+
+def parse_many(
+    stamps_ns: Sequence[int],
+    slots: Sequence[memoryview],
+    lengths: Sequence[int],
+    witness: WitnessName = "netlink",
+) -> list[Uevent | Malformed]:
+    """``parse`` of the first ``lengths[i]`` bytes of each slot, an eighth faster: a storm is read by this."""
+    matched, known, new = _AS_THE_KERNEL_WRITES, _middles, _new
+    parsed: list[Uevent | Malformed] = []
+    take = parsed.append
+    for t_ns, slot, length in zip(stamps_ns, slots, lengths, strict=True):
+        try:
+            match = matched(str(slot[:length], "utf-8"))
+        except UnicodeDecodeError:
+            match = None
+        if match is not None:
+            action, devpath, middle, number = match.groups()
+            identity = known.get(middle)
+            if identity is not None:
+                take(new(Uevent, (t_ns, witness, int(number), action, devpath) + identity))  # noqa: RUF005
+                continue
+        take(parse(slot[:length], t_ns, witness))
+    return parsed
+
+
+def _read_middle(middle: str) -> tuple[str, str, str] | None:
+    """SUBSYSTEM, DEVTYPE and DEVNAME from what follows ``SUBSYSTEM=``; None if it is not sound."""
+    subsystem, *pairs = middle.split("\0")
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            return None
+        if key in IDENTITY_KEYS:
+            if key in found or key not in ("DEVTYPE", "DEVNAME"):
+                return None  # twice, or not where the kernel writes it: the general parser says what it is
+            found[key] = value
+    if not subsystem:
+        return None
+    if len(_middles) >= _MIDDLES_KEPT:
+        _middles.clear()  # bounded, whatever comes; what repeats is soon there again
+    identity = _middles[middle] = (subsystem, found.get("DEVTYPE", ""), found.get("DEVNAME", ""))
+    return identity
 
 
 def _parse_any_order(text: str, t_ns: int, witness: WitnessName) -> Uevent | Malformed:

@@ -137,7 +137,7 @@ STARTS = st.sampled_from(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=300)
 @given(STARTS, STEPS, st.none() | TIMES)
 def test_nonsense_never_raises_and_is_always_accounted(
     start: RunStart, steps: list[list[Record] | int], end_ns: int | None

@@ -1,0 +1,82 @@
+"""``plugmeter bench`` as it is called: small, in a process of its own, and no figure is asserted but sums."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+
+def call(*words: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "plugmeter", "bench", *words], capture_output=True, text=True, check=False
+    )
+    if done.returncode == 1 and "forbids the namespace" in done.stderr:
+        pytest.skip(f"needs a network namespace: {done.stderr.strip()}")
+    return done
+
+
+def figures(*words: str) -> Any:
+    done = call(*words, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_throughput() -> None:
+    found = figures("throughput", "--runs", "1", "--events", "500", "--burst", "2000")
+    assert found["accounted"] is True
+    for each in (*found["bursts"], *found["squeezed"]):
+        assert each["delivered"] + each["known_lost"] == each["emitted"] == 2000
+    assert [goal["goal"] for goal in found["goals"]] == [200_000, 5, 5, 2, 0]
+
+
+def test_listeners() -> None:
+    found = figures("listeners", "--density", "20", "--seconds", "0.3", "--runs", "1")
+    assert [each["listener"] for each in found["listeners"]] == ["plugmeter", "pyudev", "plain"]
+    assert all(each["emitted"] == 192 and each["lost"] == 0 for each in found["listeners"])
+
+
+def test_listeners_as_a_table() -> None:
+    done = call("listeners", "--plugs", "5", "--runs", "1", "--listener", "plain")
+    assert done.returncode == 0, done.stderr
+    assert "5 plugs and pulls at full speed, 1 times at each listener" in done.stdout
+    assert "pyudev" not in done.stdout
+
+
+def test_handoff_names_the_fastest() -> None:
+    found = figures("handoff", "--runs", "1")
+    assert found["fastest_eligible"] in {each["name"] for each in found["candidates"] if each["eligible"]}
+    assert all(each["price"] for each in found["candidates"])
+
+
+def test_idle_has_everything_open_and_no_report_extras() -> None:
+    found = figures("idle", "--seconds", "1")
+    assert found["extras"] == []
+    assert found["rss_mib"] > 0
+    assert found["seconds"] >= 1
+
+
+def test_report() -> None:
+    found = figures("report", "--records", "500", "--runs", "1")
+    assert found["records"] > 400
+    assert found["report_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "the following arguments are required: WHAT"),
+        (["nothing"], "invalid choice"),
+        (["listeners", "--seconds", "3"], "--seconds goes with --density"),
+        (["listeners", "--runs", "0"], "is not within 1 to 100"),
+        (["idle", "--seconds", "nan"], "is not within"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], said: str) -> None:
+    done = call(*words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
