@@ -71,8 +71,13 @@ class RecordingWriter:
         file.write(_ENCODE({_HEADER_KEY: FORMAT}) + b"\n")
 
     def write(self, item: Input) -> None:
-        """Append one input. OSError (a full disk) is the caller's to report."""
+        """Append one input; the run's end also writes out all that was buffered.
+
+        OSError (a full disk) is the caller's to report.
+        """
         self._file.write(encode(item) + b"\n")
+        if isinstance(item, records.RunEnd):
+            self._file.flush()
 
 
 def read_recording(file: BinaryIO, name: str) -> Iterator[Input]:

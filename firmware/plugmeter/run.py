@@ -10,9 +10,10 @@ import os
 import selectors
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from plugmeter.errors import PlugmeterError
 from plugmeter.measure.pipeline import Pipeline
 from plugmeter.recording import Input
 from plugmeter.records import Level, LineAccount, Presence, Record, RunEnd, RunStart
@@ -98,6 +99,13 @@ class _Feed:
         self._pipeline.advance(watermark_ns)
         self._write((watermark_ns,))
 
+    def start(self, start: RunStart) -> None:
+        self._write((start,))
+
+    def end(self, end: RunEnd) -> None:
+        """Write the end down; the pipeline gets it from the caller, with what that brought to light."""
+        self._write((end,))
+
     def _write(self, items: Iterable[Input]) -> None:
         if self._keep is None:
             return
@@ -120,7 +128,7 @@ def measure(
     rig = equipment.rig
     pipeline = Pipeline(equipment.start)
     feed = _Feed(pipeline, equipment.keep)
-    feed._write((equipment.start,))
+    feed.start(equipment.start)
     levels = equipment.truth.levels("start") if equipment.truth else ()
     feed.records([*equipment.before, *equipment.sample("start"), *levels])
     with selectors.DefaultSelector() as selector:
@@ -130,13 +138,19 @@ def measure(
         selector.register(stop.descriptor, selectors.EVENT_READ)
         rig.start()
         interrupted = _until_done(equipment, stop, pipeline, feed, selector, on_progress)
-    failures = [line for line in (rig.failure, feed.failure) if line]
-    last = _drain(equipment)
+    last, failure = _drain(equipment)
     feed.records(last)
-    end = RunEnd(time.monotonic_ns(), tuple(failures), interrupted, rig.emitted)
+    end = RunEnd(time.monotonic_ns(), _failures(rig.failure, failure, feed.failure), interrupted, rig.emitted)
+    feed.end(end)
+    if feed.failure and feed.failure not in end.failures:
+        # Only now, with the last of it: the recording lacks its end, and so is INVALID as well.
+        end = replace(end, failures=(*end.failures, feed.failure))
     pipeline.finish(end)
-    feed._write((end,))
     return pipeline
+
+
+def _failures(*lines: str | None) -> tuple[str, ...]:
+    return tuple(line for line in lines if line)
 
 
 def _until_done(
@@ -190,19 +204,25 @@ def _until_done(
             return True
         if finished_ns is None:
             continue
+        if rig.failure and now_ns - finished_ns > STOP_GRACE_NS:
+            return stopped_ns is not None  # INVALID as it is: no need to wait for what it left half done
         quiet = now_ns - last_record_ns > QUIET_NS + start.debounce_ns and not pipeline.undecided
         if quiet or now_ns - finished_ns > start.lost_after_ns + start.debounce_ns + QUIET_NS:
             return stopped_ns is not None
 
 
-def _drain(equipment: Equipment) -> list[Record]:
-    """What the kernel still holds, then each witness's account of itself."""
+def _drain(equipment: Equipment) -> tuple[list[Record], str | None]:
+    """What the kernel still holds, then each witness's account of itself; and what failed, in one line."""
     records: list[Record] = list(equipment.rig.read())
+    failure: str | None = None
     for witness in equipment.witnesses:
         while more := witness.read():
             records.extend(more)
     if equipment.truth:
         records += [*equipment.truth.levels("end"), *equipment.truth.accounts()]
-    records += equipment.sample("end")
+    try:
+        records += equipment.sample("end")
+    except PlugmeterError as error:
+        failure = str(error)  # the run is over: what was seen is not to be thrown away
     records += [witness.tally() for witness in equipment.witnesses]
-    return records
+    return records, failure

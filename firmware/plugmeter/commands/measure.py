@@ -6,15 +6,17 @@ import argparse
 import gc
 import signal
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from plugmeter import config, daemon
 from plugmeter.commands import outputs
 from plugmeter.daemon import Plan
-from plugmeter.errors import PlugmeterError, UsageError
+from plugmeter.errors import UsageError
 from plugmeter.measure import report
 from plugmeter.measure.pipeline import Pipeline
 from plugmeter.recording import RecordingWriter
@@ -77,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
     """Make the run and its report."""
     settings = _settings(args)
     outputs.check(args)
+    if args.state and not Path(args.state).resolve().parent.is_dir():
+        raise UsageError(f"--state {args.state}: there is no folder for it; make it, or name another file")
     asked = Plan(
         rig=args.rig,
         real_lines=args.real_lines,
@@ -89,37 +93,61 @@ def run(args: argparse.Namespace) -> int:
 def _measure(settings: Config, asked: Plan, args: argparse.Namespace) -> Pipeline:
     progress = ProgressLine(sys.stderr, silent=args.quiet)
     with ExitStack() as stack:
-        keep = None
-        if args.record:
-            try:
-                file = stack.enter_context(open(args.record, "wb"))
-            except OSError as error:
-                raise PlugmeterError(
-                    f"--record {args.record}: {error.strerror}; give a file that can be written"
-                ) from error
-            keep = RecordingWriter(file).write
+        signals = stack.enter_context(_Signals())
+        keep = stack.enter_context(_recording(args.record)).write if args.record else None
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gear = stack.enter_context(daemon.equipment(settings, asked, keep))
-        stop = Stop()
-        _catch_signals(stop, stack)
         # What is loaded stays loaded: the collector need not look at it again in every storm.
         gc.freeze()
+        signals.running = True
         try:
-            return measure(gear, stop, progress.show)
+            return measure(gear, signals.stop, progress.show)
         finally:
+            signals.running = False
             progress.done()
 
 
-def _catch_signals(stop: Stop, stack: ExitStack) -> None:
-    """The first SIGINT or SIGTERM ends the run gracefully; from the second on they do what they always do."""
+@contextmanager
+def _recording(name: str) -> Iterator[RecordingWriter]:
+    try:
+        file = open(name, "wb")  # noqa: SIM115  closed below, for its errors' sake
+    except OSError as error:
+        raise UsageError(f"--record {name}: {error.strerror}; give a file that can be written") from error
+    try:
+        yield RecordingWriter(file)
+    finally:
+        try:
+            file.close()
+        except OSError:
+            pass  # the writer wrote all out at the run's end: what failed then is in the report
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.ask()
-        for each, before in previous.items():
+
+class _Signals:
+    """SIGINT and SIGTERM: the first one in a run ends it gracefully; any other ends the command at once.
+
+    At once, and yet tidily: as an exception, so that what was opened is closed and nothing is left behind.
+    """
+
+    def __init__(self) -> None:
+        self.stop = Stop()
+        self.running = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        self._previous = {each: signal.signal(each, self._take) for each in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each, before in self._previous.items():
             signal.signal(each, before)
 
-    previous = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)}
-    stack.callback(lambda: [signal.signal(each, before) for each, before in previous.items()])
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self.running and not self.stop.asked:
+            self.stop.ask()
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            raise SystemExit(128 + number)
 
 
 def _settings(args: argparse.Namespace) -> Config:

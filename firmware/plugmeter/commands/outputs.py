@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def check(args: argparse.Namespace) -> None:
             raise UsageError(f"{option} {name}: there is no folder {folder}; make it, or name another file")
         if Path(name).is_dir():
             raise UsageError(f"{option} {name}: that is a folder; name a file in it")
+        special = Path(name).exists() and not Path(name).is_file()  # /dev/stdout, a FIFO: written to directly
+        if not special and not os.access(folder, os.W_OK | os.X_OK):
+            raise UsageError(f"{option} {name}: no permission to write in {folder}; name another file")
     if args.html:
         html.check_available()
 

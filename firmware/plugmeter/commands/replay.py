@@ -46,8 +46,13 @@ def replayed(name: str) -> Pipeline:
         start = next(inputs, None)
         if not isinstance(start, RunStart):
             raise UsageError(f"{name} has no run in it: its first line after the header must be run_start")
-        pipeline = Pipeline(start)
+        try:
+            pipeline = Pipeline(start)
+        except ValueError as error:
+            raise UsageError(f"{name}: {error}; the recording is damaged at its run_start") from error
         for item in inputs:
+            if pipeline.end is not None or isinstance(item, RunStart):
+                raise UsageError(f"{name} has more in it than one run; the recording is damaged")
             if isinstance(item, int):
                 pipeline.advance(item)
             elif isinstance(item, RunEnd):

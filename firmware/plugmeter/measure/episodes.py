@@ -20,7 +20,8 @@ class Episode:
 
     ``ordinal`` counts the port's episodes from 1. ``t_start_ns`` is the edge that began the stable level:
     the moment from which latency is measured. ``t_stable_ns`` is when it became certain, one debounce
-    time later. Both are CLOCK_MONOTONIC.
+    time later. Both are CLOCK_MONOTONIC. ``unrest_ns`` is for how long the contact had bounced before: the
+    kernel acts on the first fall of a pull (hub_port_connect_change), not on the last.
     """
 
     port: str
@@ -28,6 +29,12 @@ class Episode:
     plugged: bool
     t_start_ns: int
     t_stable_ns: int
+    unrest_ns: int = 0
+
+    @property
+    def t_first_ns(self) -> int:
+        """The first edge of the unrest that the stable level came out of; ``t_start_ns`` where none was."""
+        return self.t_start_ns - self.unrest_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,9 @@ class EpisodeDetector:
         "_debounce_ns",
         "_floor_ns",
         "_high",
+        "_most_unrest_ns",
         "_ordinal",
+        "_restless_ns",
         "_settled",
         "_since_ns",
         "_stable_high",
@@ -67,7 +76,10 @@ class EpisodeDetector:
         "port",
     )
 
-    def __init__(self, port: str, debounce_ns: int, initially_high: bool) -> None:
+    def __init__(
+        self, port: str, debounce_ns: int, initially_high: bool, most_unrest_ns: int | None = None
+    ) -> None:
+        """``most_unrest_ns``: an episode's ``unrest_ns`` is at most this (None: twice the debounce)."""
         if debounce_ns < 0:
             raise ValueError(f"debounce_ns is {debounce_ns}, it cannot be negative")
         self.port = port
@@ -79,6 +91,8 @@ class EpisodeDetector:
         self._since_ns = 0
         self._floor_ns = 0  # no edge may be older: the last edge, or the moment of the last decision
         self._ordinal = 0
+        self._restless_ns = 0  # when the unrest began that is not settled yet
+        self._most_unrest_ns = 2 * debounce_ns if most_unrest_ns is None else most_unrest_ns
 
     def feed(self, edge: Edge) -> list[Finding]:
         """What this edge decides. Raises ValueError for an edge of another port, a defect of the caller."""
@@ -94,6 +108,8 @@ class EpisodeDetector:
             t_ns = self._floor_ns
         if not self._settled:
             findings.append(AmbiguousPulse(self.port, self._since_ns, t_ns, self._high))
+        else:
+            self._restless_ns = t_ns
         self._high = edge.rising
         self._since_ns = self._floor_ns = t_ns
         self._settled = False
@@ -110,7 +126,8 @@ class EpisodeDetector:
             return []
         self._stable_high = self._high
         self._ordinal += 1
-        return [Episode(self.port, self._ordinal, self._high, self._since_ns, t_stable_ns)]
+        unrest_ns = min(self._since_ns - self._restless_ns, self._most_unrest_ns)
+        return [Episode(self.port, self._ordinal, self._high, self._since_ns, t_stable_ns, unrest_ns)]
 
     def finish(self, now_ns: int) -> list[Finding]:
         """As ``advance``, and a last level that is not yet stable is ambiguous: nothing is left open."""

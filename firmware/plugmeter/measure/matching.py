@@ -13,8 +13,8 @@ than ``lost_after_ns`` without a pause, reads as a loss of the first episodes an
 
 Everything runs on event time. ``advance(now_ns)`` promises that every record with a time up to ``now_ns -
 hold_ns`` was added. An enumeration waits for as long, since an episode is announced only when it is stable:
-``hold_ns`` must be at least the debounce time plus the tolerance. Results and their order do not depend on
-how advances are interleaved with the records.
+``hold_ns`` must be at least the most unrest plus the debounce time plus the tolerance. Results and their
+order do not depend on how advances are interleaved with the records.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Matcher:
     def __init__(
         self, port: str, nominal_ns: int, lost_after_ns: int, *, hold_ns: int, tolerance_ns: int = 0
     ) -> None:
-        """``hold_ns``: at least debounce + tolerance. ``tolerance_ns``: how far the clocks may disagree."""
+        """``hold_ns``: at least unrest + debounce + tolerance. ``tolerance_ns``: how clocks may differ."""
         if not 0 <= nominal_ns <= lost_after_ns:
             raise ValueError(
                 f"nominal_ns ({nominal_ns}) must lie between 0 and lost_after_ns ({lost_after_ns})"
@@ -149,7 +149,7 @@ class Matcher:
 
     def add_episode(self, episode: Episode) -> None:
         """Call when the episode is stable, in order. Raises ValueError for another port or a wrong order."""
-        t_start_ns = episode.t_start_ns
+        t_start_ns = episode.t_first_ns
         if episode.port != self.port:
             raise ValueError(
                 f"an episode of port {episode.port} was given to the matcher of port {self.port}"
@@ -251,7 +251,7 @@ class Matcher:
                             or starts[second] > limit_ns
                             or (kinds[second] != added and (head + 2 >= known or starts[head + 2] > limit_ns))
                         ):
-                            latency_ns = t_ns - starts[head]
+                            latency_ns = t_ns - self._episodes[head].t_start_ns
                             out.append(
                                 Matched(
                                     self._episodes[head], enumeration, latency_ns, latency_ns > nominal_ns
@@ -343,7 +343,7 @@ class Matcher:
         """Match episode ``e`` with undecided enumeration ``x``; those before ``x`` are surplus."""
         self._out.extend(self._branches[self._xhead : x])
         enumeration = self._branches[x].enumeration
-        latency_ns = enumeration.t_ns - self._starts[e]
+        latency_ns = enumeration.t_ns - self._episodes[e].t_start_ns
         self._out.append(Matched(self._episodes[e], enumeration, latency_ns, latency_ns > self._nominal_ns))
         self._head = e + 1
         self._xhead = x + 1

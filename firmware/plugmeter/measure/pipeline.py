@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,8 @@ from plugmeter.measure.latency import LatencyHistogram
 from plugmeter.measure.ledger import VerdictLedger, WitnessLedger
 from plugmeter.measure.matching import Lost, Matched, Matcher, Result, Surplus
 from plugmeter.measure.nodes import NodeMerger, NodeSighting
-from plugmeter.measure.ports import Input, PortMachine
+from plugmeter.measure.ports import Input, PortMachine, State
+from plugmeter.measure.presence import PresenceBook
 from plugmeter.measure.seqnums import SeqnumLedger
 from plugmeter.measure.sightings import Sightings
 from plugmeter.measure.timeline import Timeline
@@ -41,6 +43,7 @@ from plugmeter.records import (
     RunStart,
     Tally,
     Uevent,
+    WitnessName,
 )
 
 REORDER_NS = 500_000_000
@@ -53,7 +56,26 @@ EARLY_NS = 50_000_000
 """How much earlier than the edge of VBUS an enumeration may come and still belong to it. A USB plug's
 data pins are shorter than its power pins (USB 2.0, 6.5.3): on the way out they break first."""
 
+BOUNCE_DEBOUNCES = 2
+"""For how many debounce times a contact may bounce and the kernel's answer to its first edge still belong to
+the episode that comes of it."""
+
 LOSSES_KEPT = 1000
+
+SEQNUM_MAX = 2**64 - 1
+
+_UEVENT_WITNESSES = ("netlink", "udev")
+
+LATEST_NS = 2**62
+"""Times beyond it (146 years after the boot) cannot be; nor can those before the boot."""
+
+_STATES = {
+    (False, False): State.IDLE,
+    (True, False): State.CONNECTING,
+    (True, True): State.ACTIVE,
+    (False, True): State.DETACHED,
+}
+"""By whether VBUS is high and whether the kernel knows a device."""
 
 
 @dataclass(slots=True)
@@ -70,16 +92,18 @@ class PortAccount:
 class _Port:
     """One port's own machinery."""
 
-    def __init__(self, name: str, start: RunStart, initially_high: bool) -> None:
-        self.episodes = EpisodeDetector(name, start.debounce_ns, initially_high)
+    def __init__(self, name: str, start: RunStart, initially_high: bool, occupied: bool) -> None:
+        self.name = name
+        unrest_ns = BOUNCE_DEBOUNCES * start.debounce_ns
+        self.episodes = EpisodeDetector(name, start.debounce_ns, initially_high, unrest_ns)
         self.matcher = Matcher(
             name,
             start.nominal_ns,
             start.lost_after_ns,
-            hold_ns=start.debounce_ns + EARLY_NS,
+            hold_ns=unrest_ns + start.debounce_ns + EARLY_NS,
             tolerance_ns=EARLY_NS,
         )
-        self.machine = PortMachine(name)
+        self.machine = PortMachine(name, _STATES[initially_high, occupied])
         self.line = LineWatch(name)
         self.account = PortAccount()
 
@@ -95,12 +119,19 @@ class Outcomes:
 class Pipeline:
     """Feed it records, tell it how far time has come, ask it what it knows.
 
-    It never looks at a clock: the same calls in the same order give the same answers.
+    It never looks at a clock: the same calls in the same order give the same answers. It is total: any
+    records in any order come to an end in some account. What cannot be (``absurd``) is counted, and the
+    report says that the run contradicts itself.
+
+    Raises ValueError for a ``start`` that cannot be: limits that are negative or out of order.
     """
 
     def __init__(self, start: RunStart) -> None:
+        _check(start)
         self.start = start
         self.end: RunEnd | None = None
+        self.now_ns = start.t_ns
+        """How far the run has come."""
         self.timeline = Timeline()
         self.ports: dict[str, _Port] = {}
         self.witnesses = {name: WitnessLedger(name) for name in start.witnesses}
@@ -118,7 +149,9 @@ class Pipeline:
         self.expected_plugs = 0
         self.first_listeners: ListenerSample | None = None
         self.last_listeners: ListenerSample | None = None
-        self.presences: list[Presence] = []
+        self.presence = PresenceBook()
+        self.absurd: Counter[str] = Counter()
+        """Records that cannot be, by what is wrong with them."""
         self.overruns = 0
         self.unplaced_gaps = 0
         self._gaps = GapIntervals(2 * start.lost_after_ns)
@@ -128,6 +161,7 @@ class Pipeline:
         )
         self._nodes = NodeMerger(window_ns=NODE_WINDOW_NS, channels=frozenset(start.witnesses))
         self._initially_high: dict[str, bool] = {}
+        self._wired = set(start.ports)
         self._take: dict[type[Any], Callable[[Any], None]] = {
             Uevent: self._take_uevent,
             Edge: self._take_edge,
@@ -137,8 +171,10 @@ class Pipeline:
             Gap: self._take_gap,
             Tally: self._take_tally,
             LineAccount: lambda record: self._port(record.port).line.feed(record),
-            Presence: self.presences.append,
+            Presence: self.presence.look,
             ListenerSample: self._take_listeners,
+            RunStart: self._take_run_mark,
+            RunEnd: self._take_run_mark,
         }
 
     # -- inputs ---------------------------------------------------------------------------------
@@ -150,7 +186,11 @@ class Pipeline:
     def advance(self, watermark_ns: int) -> None:
         """Everything up to ``watermark_ns`` has been fed: decide what can be decided."""
         take = self._take
-        for record in self.timeline.release(watermark_ns):
+        self.now_ns = max(self.now_ns, watermark_ns)
+        released = self.timeline.release(watermark_ns)
+        if released and not 0 <= released[0].t_ns <= released[-1].t_ns <= LATEST_NS:
+            released = self._possible(released)
+        for record in released:
             take[type(record)](record)
         self.seqnums.advance(watermark_ns)
         for sighting in self._nodes.advance(watermark_ns):
@@ -187,14 +227,32 @@ class Pipeline:
     def _port(self, name: str) -> _Port:
         port = self.ports.get(name)
         if port is None:
-            port = self.ports[name] = _Port(name, self.start, self._initially_high.get(name, False))
+            high = self._initially_high.get(name, False)
+            port = self.ports[name] = _Port(name, self.start, high, name in self.presence)
         return port
 
+    def _ledger(self, name: WitnessName) -> WitnessLedger:
+        """A witness's ledger. One that the run does not know of gets one too: it will lack its tally."""
+        ledger = self.witnesses.get(name)
+        if ledger is None:
+            ledger = self.witnesses[name] = WitnessLedger(name)
+        return ledger
+
+    def _possible(self, records: list[Record]) -> list[Record]:
+        possible = [record for record in records if 0 <= record.t_ns <= LATEST_NS]
+        self.absurd["a time before the boot or after 146 years"] += len(records) - len(possible)
+        return possible
+
     def _take_uevent(self, uevent: Uevent) -> None:
-        witness = uevent.witness
-        self.witnesses[witness].deliver()
-        if witness == "netlink":
-            self.seqnums.feed(uevent.seqnum, uevent.t_ns)
+        witness, seqnum = uevent.witness, uevent.seqnum
+        if witness not in _UEVENT_WITNESSES:
+            self.absurd["a uevent of a witness that has none"] += 1
+            return
+        self._ledger(witness).deliver()
+        if not 0 < seqnum <= SEQNUM_MAX:
+            self.absurd["a SEQNUM that the kernel cannot count to"] += 1
+        elif witness == "netlink":
+            self.seqnums.feed(seqnum, uevent.t_ns)
         enumeration = enumeration_of(uevent)
         if enumeration is not None:
             self._take_enumeration(enumeration)
@@ -209,6 +267,7 @@ class Pipeline:
             port = self._port(enumeration.port)
             port.matcher.add_enumeration(enumeration)
             port.machine.feed(Input.ADD if enumeration.added else Input.REMOVE, enumeration.t_ns)
+            self.presence.hear(enumeration)
         else:
             self._judge.heard(enumeration.seqnum)
 
@@ -218,12 +277,16 @@ class Pipeline:
             self.ports[name].machine.feed(Input.BIND, uevent.t_ns)
 
     def _take_edge(self, edge: Edge) -> None:
-        self.witnesses["gpio"].deliver()
+        self._ledger("gpio").deliver()
         port = self._port(edge.port)
         self._judge.edge(edge.port, edge.rising, edge.t_ns)
         port.line.feed(edge)
         port.machine.feed(Input.VBUS_HIGH if edge.rising else Input.VBUS_LOW, edge.t_ns)
         self._take_episodes(port, port.episodes.feed(edge))
+
+    def _is_wired(self, port: _Port) -> bool:
+        """Whether a line senses the port: where none does, nobody can have expected anything."""
+        return port.name in self._wired
 
     def _take_level(self, level: Level) -> None:
         if level.port not in self.ports:
@@ -231,14 +294,17 @@ class Pipeline:
         self._port(level.port).line.feed(level)
 
     def _take_node(self, event: NodeEvent) -> None:
-        self.witnesses["inotify"].deliver()
+        self._ledger("inotify").deliver()
         self._nodes.feed(event)
 
     def _take_gap(self, gap: Gap) -> None:
-        if gap.witness in self.witnesses:
-            self.witnesses[gap.witness].gap(gap)
+        if gap.count is not None and gap.count < 0:
+            self.absurd["a count below nothing"] += 1
+            return
+        if gap.witness in ("coldplug", "listeners"):
+            self.unplaced_gaps += 1  # they take samples and have no account
         else:
-            self.unplaced_gaps += 1  # of coldplug and listeners, which take samples and have no account
+            self._ledger(gap.witness).gap(gap)
         self._gaps.add(gap)
         self.overruns += gap.cause in ("socket_queue", "inotify_queue")
         if gap.witness == "gpio":
@@ -246,7 +312,10 @@ class Pipeline:
                 port.line.feed(gap)
 
     def _take_tally(self, tally: Tally) -> None:
-        self.witnesses[tally.witness].tally(tally)
+        self._ledger(tally.witness).tally(tally)
+
+    def _take_run_mark(self, mark: RunStart | RunEnd) -> None:
+        self.absurd["a run's start or end in the middle of it"] += 1
 
     def _take_listeners(self, sample: ListenerSample) -> None:
         # What a listener lost in this run is the difference between the two.
@@ -280,7 +349,7 @@ class Pipeline:
                 port.machine.feed(Input.TIMEOUT, result.episode.t_start_ns)
                 self._pronounce([self._judge.lost(result)])
             elif isinstance(result, Surplus):
-                if result.excused:
+                if result.excused or not self._is_wired(port):
                     self.verdicts.excused += 1
                 elif result.kind == "duplicate":
                     self.verdicts.duplicates += 1
@@ -327,3 +396,18 @@ class Pipeline:
                 self.netlink_to_udev.add(verdict.netlink_ns, verdict.udev_ns)
         if verdict.node_ns is not None and episode.plugged:
             self.latency["edge_to_node"].record_ns(verdict.node_ns - episode.t_start_ns)
+
+
+def _check(start: RunStart) -> None:
+    if not 0 <= start.t_ns <= LATEST_NS:
+        raise ValueError(f"a run cannot have begun at {start.t_ns} ns after the boot")
+    if not 0 <= start.debounce_ns <= LATEST_NS:
+        raise ValueError(f"a debounce of {start.debounce_ns} ns cannot be")
+    if not 0 <= start.nominal_ns <= start.lost_after_ns <= LATEST_NS:
+        raise ValueError(
+            f"nominal_ns ({start.nominal_ns}) must lie between 0 and lost_after_ns ({start.lost_after_ns})"
+        )
+    if start.storm_quiet_ns < 0:
+        raise ValueError(f"a quiet time of {start.storm_quiet_ns} ns cannot be")
+    if not 0.0 < start.claim_rate < 1.0:
+        raise ValueError(f"a claimed loss rate of {start.claim_rate} cannot be")

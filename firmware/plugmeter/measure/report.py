@@ -14,6 +14,7 @@ from plugmeter.measure import statistics
 from plugmeter.measure.certificate import Certificate, LineEvidence, certify
 from plugmeter.measure.clocks import ClockTracker
 from plugmeter.measure.pipeline import Pipeline
+from plugmeter.measure.presence import PresenceAccount
 from plugmeter.measure.seqnums import SeqnumAccount
 from plugmeter.measure.stages import Stage
 from plugmeter.measure.storms import Storm, storms
@@ -35,14 +36,16 @@ def to_json(report: Report) -> str:
 
 def build(pipeline: Pipeline) -> Report:
     """Put together what a finished pipeline knows. A run that has no end is reported as INVALID."""
-    start, end = pipeline.start, pipeline.end
-    failures = end.failures if end else ("the run has no end: its recording was cut",)
-    end = end or RunEnd(start.t_ns)
+    start = pipeline.start
+    end = pipeline.end or RunEnd(pipeline.now_ns)
     counts = pipeline.verdicts
     contradictions = _contradictions(pipeline, end)
     violations = [*contradictions, *_uncounted(pipeline)]
     lines = [port.line.evidence() for port in pipeline.ports.values() if port.line.evidence().factory]
-    certificate = certify(start.truth, lines, (*failures, *contradictions))
+    if pipeline.end:
+        certificate = certify(start.truth, lines, (*end.failures, *contradictions))
+    else:  # of the accounts, which come last, there can be none
+        certificate = Certificate(False, start.truth, ("the run has no end: its recording was cut",))
     lost = {str(stage): counts.lost[stage] for stage in Stage}
     lost_total = sum(lost.values())
     decided = counts.matched + counts.late + lost_total
@@ -92,11 +95,17 @@ def build(pipeline: Pipeline) -> Report:
         },
         "witnesses": _witnesses(pipeline),
         "listeners": _listeners(pipeline),
+        "coldplug": _coldplug(pipeline.presence.account()),
         "seqnums": _seqnums(_seqnum_account(pipeline)),
         "emitted": end.emitted,
         "ports": _ports(pipeline),
         "storms": {"count": len(found_storms), "largest": max((s.n for s in found_storms), default=0)},
-        "losses": [_loss(verdict, start.t_ns) for verdict in pipeline.losses],
+        "losses": [
+            _loss(verdict, start.t_ns)
+            for verdict in sorted(
+                pipeline.losses, key=lambda loss: (loss.episode.t_start_ns, loss.episode.port)
+            )
+        ],
         "losses_omitted": pipeline.losses_omitted,
         "timeline": _timeline(outcomes, start.t_ns, end.t_ns),
         "conservation": {"holds": not violations, "violations": violations},
@@ -116,6 +125,7 @@ def _contradictions(pipeline: Pipeline, end: RunEnd) -> list[str]:
             f"the rig put {end.emitted} uevents on the kernel's broadcast, but the netlink witness knows of "
             f"{netlink.account().offered}"
         )
+    found += [f"{count} record(s) with {what}" for what, count in sorted(pipeline.absurd.items())]
     if pipeline.timeline.stragglers:
         found.append(f"{pipeline.timeline.stragglers} records came after the timeline had moved past them")
     return found
@@ -238,6 +248,17 @@ def _seqnum_account(pipeline: Pipeline) -> SeqnumAccount:
 
 def _seqnums(account: SeqnumAccount) -> Report:
     return asdict(account)
+
+
+def _coldplug(account: PresenceAccount) -> Report:
+    """What was plugged when nobody was looking, or while a witness was losing records."""
+    return {
+        "at_start": account.at_start,
+        "before_start": account.before_start and dict(account.before_start),
+        "resyncs": account.resyncs,
+        "found_by_resync": {"appeared": account.appeared, "vanished": account.vanished},
+        "at_end": account.at_end,
+    }
 
 
 def _ports(pipeline: Pipeline) -> Report:

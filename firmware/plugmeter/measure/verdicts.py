@@ -18,6 +18,13 @@ from plugmeter.measure.sightings import Sightings
 from plugmeter.measure.stages import Evidence, Sight, Stage, stage_of
 from plugmeter.records import WitnessName
 
+UDEVD_NS = 1_000_000_000
+"""How long udevd's rules may take: what udevd was told of, it passes on within this time, or so late that a
+gap of our own cannot be what swallowed it."""
+
+NODE_LEAD_NS = 50_000_000
+"""How much earlier than its device a disk's node may go."""
+
 Outcome: TypeAlias = Literal["matched", "late", "lost"]
 
 _Kind: TypeAlias = tuple[str, bool]
@@ -110,8 +117,8 @@ class Judge:
 
     def lost(self, loss: Lost) -> Verdict:
         """An episode that no enumeration came for: the stage says what the witnesses did meanwhile."""
-        from_ns = loss.episode.t_start_ns
-        until_ns = from_ns + self._patience_ns
+        from_ns = loss.episode.t_first_ns
+        until_ns = loss.episode.t_start_ns + self._patience_ns
         evidence = Evidence(
             netlink=self._unseen("netlink", from_ns, until_ns),
             udev=self._unseen("udev", from_ns, until_ns),
@@ -144,7 +151,8 @@ class Judge:
     def _judge(self, match: Matched, due: bool) -> Verdict | None:
         episode, enumeration = match.episode, match.enumeration
         times = self._sightings.times_ns(enumeration.seqnum)
-        from_ns, until_ns = episode.t_start_ns, enumeration.t_ns + self._patience_ns
+        seen_ns = enumeration.t_ns
+        from_ns = min(episode.t_first_ns, seen_ns) - NODE_LEAD_NS
         next_ns = self._next_start_ns(episode)
         nodes = self._nodes.get((episode.port, episode.plugged), deque())
         mine = [node for node in nodes if from_ns <= _first_ns(node) < next_ns]
@@ -163,11 +171,13 @@ class Judge:
         elif not mine:
             node = "not_expected"
         else:
-            node = self._unseen("inotify", from_ns, until_ns)
+            node = self._unseen("inotify", from_ns, seen_ns + UDEVD_NS)
+        # A witness can have dropped it only when it was sent: by the kernel before anybody saw it, by udevd
+        # after the kernel's group had it.
         stage = stage_of(
             Evidence(
-                netlink="seen" if "netlink" in times else self._unseen("netlink", from_ns, until_ns),
-                udev="seen" if "udev" in times else self._unseen("udev", from_ns, until_ns),
+                netlink="seen" if "netlink" in times else self._unseen("netlink", from_ns, seen_ns),
+                udev="seen" if "udev" in times else self._unseen("udev", seen_ns, seen_ns + UDEVD_NS),
                 node=node,
             )
         )

@@ -26,6 +26,8 @@ Pulse: TypeAlias = tuple[int, bool]
 MINIMUM_GAP_MS = 50.0
 """The least time between two actions on one port, whatever the jitter."""
 MOST_PORTS = 1000
+MOST_PAIRS = 1_000_000
+"""Plugs in one plan: it is drawn as a whole, beforehand."""
 
 _MS = 1_000_000
 _BOUNCES = ("none", "contact", "dip", "custom")
@@ -92,6 +94,11 @@ class SequencePlan:
             raise UsageError(f"a sequence needs at least one stick, not {self.sticks}")
         if self.cycles < 1:
             raise UsageError(f"a sequence needs at least one cycle, not {self.cycles}")
+        if self.sticks * self.cycles > MOST_PAIRS:
+            raise UsageError(
+                f"{self.sticks} sticks in {self.cycles} cycles are more than the {MOST_PAIRS} plugs "
+                "that one sequence may have"
+            )
         if not self.ports:
             raise UsageError("a sequence needs at least one port")
         if len(set(self.ports)) != len(self.ports):

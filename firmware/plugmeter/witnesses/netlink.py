@@ -81,6 +81,8 @@ class NetlinkWitness:
         self._ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._room = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._resumed = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._paused = False
         self._announced = False
         self._starved = False
         self._failure: OSError | None = None
@@ -115,6 +117,8 @@ class NetlinkWitness:
             if any(fd == stop for fd, _ in ready):
                 return
             while True:
+                if self._paused and not self._wait_until_resumed():
+                    return
                 try:
                     got = ring.fill(sock)
                 except OSError as error:
@@ -136,6 +140,18 @@ class NetlinkWitness:
                         os.eventfd_read(self._room)
                 else:
                     break
+
+    def _wait_until_resumed(self) -> bool:
+        """False where the witness is closed instead."""
+        waiting = select.poll()
+        waiting.register(self._resumed, select.POLLIN)
+        waiting.register(self._stop, select.POLLIN)
+        while self._paused:
+            if any(fd == self._stop for fd, _ in waiting.poll()):
+                return False
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._resumed)
+        return True
 
     def _announce(self) -> None:
         # One system call for a burst, not one for a message: the flag falls only when read() begins.
@@ -211,6 +227,20 @@ class NetlinkWitness:
         pending = len(self._ring) + self._drops - self._drops_told
         return Tally(time.monotonic_ns(), "netlink", self._ring.filled + self._drops, pending)
 
+    def pause(self) -> None:
+        """Take nothing more from the socket until ``resume``: what comes fills the kernel's queue.
+
+        A real stall, for whoever must provoke a known loss (``plugmeter selftest``). One more batch may be
+        received while this returns. ``read`` goes on telling what is in the ring and what was dropped.
+        """
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on receiving; without a ``pause`` before, or once closed, nothing happens."""
+        self._paused = False
+        if not self._closed:
+            os.eventfd_write(self._resumed, 1)
+
     def close(self) -> None:
         """Stop the thread and close the socket; what is in the ring can still be read."""
         if self._closed:
@@ -220,5 +250,5 @@ class NetlinkWitness:
         self._count_drops()
         self._closed = True
         self._socket.close()
-        for descriptor in (self._ready, self._room, self._stop):
+        for descriptor in (self._ready, self._room, self._stop, self._resumed):
             os.close(descriptor)

@@ -27,8 +27,8 @@ def down(t_ns: int) -> Edge:
     return edge(t_ns, False)
 
 
-def plug(ordinal: int, t_ns: int) -> Episode:
-    return Episode(PORT, ordinal, True, t_ns, t_ns + DEBOUNCE)
+def plug(ordinal: int, t_ns: int, unrest_ns: int = 0) -> Episode:
+    return Episode(PORT, ordinal, True, t_ns, t_ns + DEBOUNCE, unrest_ns)
 
 
 def pull(ordinal: int, t_ns: int) -> Episode:
@@ -58,7 +58,7 @@ def found(edges: list[Edge], finish_ns: int, initially_high: bool = False) -> li
         (
             [up(0), down(3), up(7), down(8), up(20)],
             10_000,
-            [pulse(0, 3, True), pulse(3, 7, False), pulse(7, 8, True), pulse(8, 20, False), plug(1, 20)],
+            [pulse(0, 3, True), pulse(3, 7, False), pulse(7, 8, True), pulse(8, 20, False), plug(1, 20, 20)],
         ),
         # a dip: both surrounding levels are high, so there is no episode after it
         ([up(0), down(500), up(550)], 10_000, [plug(1, 0), pulse(500, 550, False)]),
@@ -170,13 +170,19 @@ def test_every_level_is_exactly_one_thing(wave: tuple[list[Edge], bool], rest_ns
     findings = found(edges, end_ns, initially_high)
     expected: list[Finding] = []
     stable, ordinal = initially_high, 0
+    restless_ns: int | None = None
     for each, t_until_ns in pairwise_until(edges, end_ns):
+        if restless_ns is None:
+            restless_ns = each.t_ns
         if t_until_ns - each.t_ns < DEBOUNCE:
             expected.append(pulse(each.t_ns, t_until_ns, each.rising))
-        elif each.rising != stable:
+            continue
+        if each.rising != stable:
             stable = each.rising
             ordinal += 1
-            expected.append(Episode(PORT, ordinal, stable, each.t_ns, each.t_ns + DEBOUNCE))
+            unrest_ns = min(each.t_ns - restless_ns, 2 * DEBOUNCE)
+            expected.append(Episode(PORT, ordinal, stable, each.t_ns, each.t_ns + DEBOUNCE, unrest_ns))
+        restless_ns = None
     assert findings == expected
     episodes = [finding for finding in findings if isinstance(finding, Episode)]
     assert all(before.plugged != after.plugged for before, after in pairwise(episodes))

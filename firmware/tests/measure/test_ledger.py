@@ -143,7 +143,7 @@ def test_violations_are_in_words() -> None:
     assert ledger.conserved
     ledger.enumerations = 12
     assert ledger.violations() == [
-        "enumerations seen: 12, but matched 7 + late 1 + duplicates 1 + orphans 0 "
+        "enumerations seen: 12, but matched 7 + late 1 + stranded 0 + duplicates 1 + orphans 0 "
         "+ excused 0 + undecided 0 = 9"
     ]
 

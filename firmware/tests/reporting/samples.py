@@ -189,6 +189,13 @@ def report(
             {"pid": 940, "comm": "upowerd", "groups": 2, "drops": lost_total * 3},
             {"pid": 1203, "comm": "plugmeter", "groups": 1, "drops": socket_lost},
         ],
+        "coldplug": {
+            "at_start": 3,
+            "before_start": None,
+            "resyncs": 0,
+            "found_by_resync": {"appeared": 0, "vanished": 0},
+            "at_end": 3,
+        },
         "seqnums": {
             "first": 4801 if emitted else 0,
             "last": 4800 + emitted if emitted else 0,

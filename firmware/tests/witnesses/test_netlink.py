@@ -207,3 +207,48 @@ def test_the_descriptor_never_goes_silent_while_something_waits() -> None:
         return len(records), lost(records)
 
     assert in_namespace(body) == (30_000, 0)
+
+
+def test_a_paused_witness_takes_nothing_until_it_is_resumed() -> None:
+    def body() -> tuple[int, Records, Tally]:
+        witness = NetlinkWitness()
+        witness.pause()
+        inject(1)  # it may take one batch more: the one for which it was woken already
+        inject(200)
+        taken = len(witness.read())
+        witness.resume()
+        records = read_until(witness, lambda records: taken + len(records) >= 201)
+        tally = witness.tally()
+        witness.close()
+        return taken, records, tally
+
+    taken, records, tally = in_namespace(body)
+    assert taken <= 1
+    assert taken + len(records) == 201 == tally.offered
+
+
+def test_what_comes_while_a_witness_is_paused_overruns_a_small_buffer() -> None:
+    def body() -> tuple[Records, Tally]:
+        witness = NetlinkWitness(receive_buffer_bytes=1)
+        witness.pause()
+        inject(500)
+        witness.resume()
+        records = read_until(witness, lambda records: len(records) - 1 + lost(records) >= 500)
+        tally = witness.tally()
+        witness.close()
+        return records, tally
+
+    records, tally = in_namespace(body)
+    assert lost(records) > 400
+    assert tally.offered == 500
+
+
+def test_a_paused_witness_can_be_closed() -> None:
+    def body() -> int:
+        witness = NetlinkWitness()
+        witness.pause()
+        inject(1)
+        witness.close()
+        return witness.tally().offered
+
+    assert in_namespace(body) <= 1
