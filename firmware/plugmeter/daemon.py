@@ -105,7 +105,7 @@ def equipment(
             truth=setup.truth,
             sample=sample,
             before=before,
-            resync=lambda: coldplug.take("resync", setup.sysfs),
+            resync=lambda: coldplug.look("resync", setup.sysfs),
             keep=keep,
         )
 

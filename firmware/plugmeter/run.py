@@ -18,7 +18,7 @@ from typing import Protocol
 from plugmeter.errors import PlugmeterError
 from plugmeter.measure.pipeline import Pipeline
 from plugmeter.recording import Input
-from plugmeter.records import Level, LineAccount, Presence, Record, RunEnd, RunStart
+from plugmeter.records import Level, LineAccount, Record, RunEnd, RunStart
 from plugmeter.rigs.rig import Rig
 from plugmeter.witnesses.witness import Witness
 
@@ -77,7 +77,7 @@ class Equipment:
     """Records that are read at the "start" and the "end": listeners, coldplug."""
     before: Sequence[Record] = ()
     """What is known from before the start: the last run's coldplug scan."""
-    resync: Callable[[], Presence] | None = None
+    resync: Callable[[], Sequence[Record]] | None = None
     """A coldplug scan, for what changed while a witness was losing records."""
     keep: Callable[[Input], None] | None = None
     """Gets every input of the pipeline, to write it down. An OSError of its ends the recording."""
@@ -108,6 +108,13 @@ class _Feed:
         if records:
             self._pipeline.feed(records)
             self._write(records)
+
+    def resync(self, look: Callable[[], Sequence[Record]]) -> None:
+        """A scan in mid-run; one that cannot be made leaves the run INVALID, and does not end it."""
+        try:
+            self.records(look())
+        except PlugmeterError as error:
+            self.failure = self.failure or f"no resync after an overrun: {error}"
 
     def advance(self, watermark_ns: int) -> None:
         self._pipeline.advance(watermark_ns)
@@ -199,10 +206,10 @@ def _until_done(
         if equipment.resync and pipeline.overruns != overruns and not got:
             # Dry again after an overrun: what is plugged now tells what the lost events were about.
             overruns = pipeline.overruns
-            feed.records([equipment.resync()])
+            feed.resync(equipment.resync)
         if now_ns - advanced_ns >= ADVANCE_NS:
             advanced_ns = now_ns
-            feed.advance(now_ns - REORDER_NS)
+            feed.advance(_watermark_ns(equipment.witnesses, now_ns))
             busy = len(pipeline.timeline) > 0 or pipeline.undecided > 0 or rig.progress()[1] > 0
             tick_s = TICK_S if busy else idle_tick_s
             if on_progress is not None:
@@ -223,6 +230,15 @@ def _until_done(
         quiet = now_ns - last_record_ns > QUIET_NS + start.debounce_ns and not pipeline.undecided
         if quiet or now_ns - finished_ns > start.lost_after_ns + start.debounce_ns + QUIET_NS:
             return stopped_ns is not None
+
+
+def _watermark_ns(witnesses: Sequence[Witness], now_ns: int) -> int:
+    """How far time has come for the pipeline: nothing older than this can still be read.
+
+    In a storm a witness holds stamped records that one ``read`` did not take: not beyond the oldest.
+    """
+    held = (witness.held_since_ns() for witness in witnesses)
+    return min([now_ns - REORDER_NS, *(since_ns - 1 for since_ns in held if since_ns is not None)])
 
 
 def _drain(equipment: Equipment) -> tuple[list[Record], str | None]:

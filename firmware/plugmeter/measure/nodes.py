@@ -3,8 +3,8 @@
 **The key** of a record is ``node_key``: (name below /dev, whether it came or went). Records with one key
 belong to one sighting if they lie within ``window_ns`` of its first record and its slot for their channel is
 free. Where several sightings would do (a stick that is plugged twice within the window), uevents go by their
-SEQNUM, which udevd passes on unchanged, and everything else to the sighting that is nearest in time. A
-channel that is silent is normal: inotify watches some directories only.
+SEQNUM, which udevd passes on unchanged, and everything else to the sighting that is nearest in time; but what
+inotify saw after the node had gone again is of the next coming. A channel that is silent is normal: inotify watches some directories only.
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ class NodeMerger:
         "_held",
         "_max_names",
         "_open",
+        "_turned",
         "_watermark_ns",
         "_window_ns",
         "forgotten_names",
@@ -141,6 +142,7 @@ class NodeMerger:
         self._open: deque[_Open] = deque()
         self._by_key: dict[NodeKey, deque[_Open]] = {}
         self._generations: OrderedDict[str, int] = OrderedDict()
+        self._turned: OrderedDict[NodeKey, int] = OrderedDict()  # when inotify last saw each key
         self._watermark_ns: int | None = None
 
     @property
@@ -193,6 +195,11 @@ class NodeMerger:
         if sighting is None:
             sighting = self._begin(key, t_ns)
         sighting.times[channel] = t_ns
+        if channel == _INOTIFY:
+            self._turned.pop(key, None)
+            self._turned[key] = t_ns
+            if len(self._turned) > 2 * self._max_names:
+                self._turned.popitem(last=False)
         if channel != _INOTIFY:
             sighting.seqnum = sighting.seqnum or seqnum
             sighting.port = sighting.port or port_of(devpath)
@@ -202,6 +209,11 @@ class NodeMerger:
 
     def _fitting(self, key: NodeKey, channel: int, seqnum: int, t_ns: int) -> _Open | None:
         free = [sighting for sighting in self._by_key.get(key, ()) if sighting.times[channel] is None]
+        if channel == _INOTIFY:
+            # The node went (or came) in between: what lies before that was another coming (or going).
+            name, added = key
+            turned_ns = self._turned.get((name, not added), t_ns)
+            free = [sighting for sighting in free if turned_ns >= t_ns or sighting.t_first_ns >= turned_ns]
         if not free:
             return None
         if seqnum:

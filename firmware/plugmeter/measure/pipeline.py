@@ -46,9 +46,6 @@ from plugmeter.records import (
     WitnessName,
 )
 
-NODE_WINDOW_NS = 1_000_000_000
-"""How far apart the witnesses of one device node may be: udevd's rules run in between."""
-
 EARLY_NS = 50_000_000
 """How much earlier than the edge of VBUS an enumeration may come and still belong to it. A USB plug's
 data pins are shorter than its power pins (USB 2.0, 6.5.3): on the way out they break first."""
@@ -153,10 +150,8 @@ class Pipeline:
         self.unplaced_gaps = 0
         self._gaps = GapIntervals(2 * start.lost_after_ns)
         self._sightings = Sightings(2 * start.lost_after_ns)
-        self._judge = Judge(
-            frozenset(start.witnesses), self._sightings, self._gaps, start.nominal_ns + NODE_WINDOW_NS
-        )
-        self._nodes = NodeMerger(window_ns=NODE_WINDOW_NS, channels=frozenset(start.witnesses))
+        self._judge = Judge(frozenset(start.witnesses), self._sightings, self._gaps, 2 * start.nominal_ns)
+        self._nodes = NodeMerger(window_ns=start.nominal_ns, channels=frozenset(start.witnesses))
         self._initially_high: dict[str, bool] = {}
         self._wired = set(start.ports)
         self._take: dict[type[Any], Callable[[Any], None]] = {

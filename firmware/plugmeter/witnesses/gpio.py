@@ -153,6 +153,10 @@ class GpioWitness:
             for line in self._sense
         )
 
+    def held_since_ns(self) -> int | None:
+        """None: each ``read`` takes all edges that wait, and those that come later are stamped later."""
+        return None
+
     def tally(self) -> Tally:
         """Offered: the kernel's own count of the lines' events, as far as they were read."""
         pending = self._lines.pending() + _weight(self._backlog)

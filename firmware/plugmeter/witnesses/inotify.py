@@ -125,6 +125,10 @@ class InotifyWitness:
         self._offered += sum(isinstance(record, NodeEvent) for record in records)
         return records
 
+    def held_since_ns(self) -> int | None:
+        """None: records are stamped in ``read``."""
+        return None
+
     def tally(self) -> Tally:
         """offered = names told of so far; what waits in the kernel is not counted until it is read."""
         return Tally(t_ns=time.monotonic_ns(), witness="inotify", offered=self._offered)

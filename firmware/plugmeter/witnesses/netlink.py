@@ -221,6 +221,10 @@ class NetlinkWitness:
         if not self._closed:
             self._drops += self._queue.new_drops()
 
+    def held_since_ns(self) -> int | None:
+        """The stamp of the oldest message in the ring."""
+        return self._ring.oldest_ns()
+
     def tally(self) -> Tally:
         """Offered: all that was read from the socket, and all that the kernel dropped for it."""
         self._count_drops()

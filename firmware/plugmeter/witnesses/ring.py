@@ -163,6 +163,10 @@ class MessageRing:
             self._stamps_ns[at : at + count] = array("Q", (t_ns,)) * count
         self.filled += count
 
+    def oldest_ns(self) -> int | None:
+        """The stamp of the message that ``peek`` would give first; None where there is none."""
+        return self._stamps_ns[self.drained & self._mask] if len(self) else None
+
     @property
     def full(self) -> bool:
         """Whether no slot is free."""

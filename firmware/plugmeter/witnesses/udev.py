@@ -104,6 +104,10 @@ class UdevWitness:
         self._tell_drops(records)
         return records
 
+    def held_since_ns(self) -> int | None:
+        """None: records are stamped in ``read``."""
+        return None
+
     def tally(self) -> Tally:
         """offered = received + dropped by the kernel; pending = drops not yet told by a Gap.
 

@@ -26,6 +26,13 @@ class Witness(Protocol):
         """All that is there now, oldest first; empty when there is nothing."""
         ...
 
+    def held_since_ns(self) -> int | None:
+        """The stamp of the oldest record that was received and ``read`` has not given out yet.
+
+        None where it holds nothing, or stamps only in ``read``. Time may not move on beyond it.
+        """
+        ...
+
     def tally(self) -> Tally:
         """What has been offered to this witness so far, and what of that it still holds."""
         ...
