@@ -96,13 +96,13 @@ class _Open:
 class NodeMerger:
     """Merges the channels, on event time only, in memory bounded by the window and by ``max_names``.
 
-    ``advance(now_ns)`` promises that every record up to ``now_ns`` was fed. Sightings come in the order of
-    their first record, whatever the order between channels in which they were fed; those that are complete
-    (``channels``) come at once. Each record is in exactly one sighting or counted: in ``passed_over`` (no
-    node, or neither coming nor going) or ``overtaken`` (the sighting of its SEQNUM was closed without its
-    witness). ``late_records`` counts breaches of the promise, ``sealed_early`` the sightings that a flood of one name closed to further
-    records before their window was over, ``forgotten_names`` the names whose generation starts anew because
-    more than ``max_names`` were seen.
+    ``advance(now_ns)`` promises that every record up to ``now_ns`` was fed. Sightings come in the order
+    of their first record, whatever the order between channels in which they were fed; those that are
+    complete (``channels``) come at once. Each record is in exactly one sighting or counted: in
+    ``passed_over`` (no node, or neither coming nor going) or ``overtaken`` (the sighting of its SEQNUM
+    was closed without its witness). ``late_records`` counts breaches of the promise, ``sealed_early`` the
+    sightings that a flood of one name closed to further records before their window was over,
+    ``forgotten_names`` the names whose generation starts anew because more than ``max_names`` were seen.
     """
 
     __slots__ = (
