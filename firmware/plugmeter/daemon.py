@@ -132,9 +132,21 @@ def _run_start(config: Config, setup: _Setup, witnesses: Sequence[Witness]) -> R
             "kernel": system.release,
             "hostname": system.nodename,
             "python": platform.python_version(),
+            **_privileges(witnesses),
         },
+        reorder_window_ns=config.netlink.reorder_window_ms * _MS,
         plan=setup.rig.plan,
     )
+
+
+def _privileges(witnesses: Sequence[Witness]) -> dict[str, str]:
+    """What the kernel granted to the netlink witness: an ordinary user's buffer ends at rmem_max."""
+    for witness in witnesses:
+        if isinstance(witness, NetlinkWitness):
+            granted = witness.privileges
+            extras = [name for name in ("realtime", "locked") if getattr(granted, name)]
+            return {"netlink": ", ".join([f"buffer {granted.receive_buffer_bytes} bytes", *extras])}
+    return {}
 
 
 def _open_witnesses(config: Config, setup: _Setup, stack: ExitStack) -> list[Witness]:

@@ -185,6 +185,8 @@ class RunStart:
     version: str
     host: dict[str, str] = field(default_factory=dict)
     """machine (as uname -m), kernel, hostname."""
+    reorder_window_ns: int = 500_000_000
+    """How long a missing SEQNUM may still come: two events may arrive inverted."""
     plan: dict[str, int | float | str] = field(default_factory=dict)
     """The rig's parameters: sticks, cycles, gap_ms, density_per_s and so on."""
 

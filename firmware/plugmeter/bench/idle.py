@@ -8,7 +8,6 @@ opening and imports left out; its memory is VmRSS at the end of it (proc(5)).
 
 from __future__ import annotations
 
-import gc
 import importlib
 import json
 import subprocess
@@ -25,7 +24,7 @@ from plugmeter.errors import PlugmeterError
 from plugmeter.records import Record, RunStart
 from plugmeter.rigs.lines import mock_lines
 from plugmeter.rigs.passive import PassiveRig
-from plugmeter.run import SWITCH_INTERVAL_S, Equipment, Stop, measure
+from plugmeter.run import Equipment, Stop, measure, ready_interpreter
 from plugmeter.witnesses import coldplug
 from plugmeter.witnesses.gpio import GpioWitness
 from plugmeter.witnesses.inotify import InotifyWitness
@@ -75,10 +74,9 @@ def measure_here(seconds: float, modules: Sequence[str]) -> Idle:
     """Be the process that is measured: import ``modules``, wait for ``seconds``, and say what it cost."""
     for name in modules:
         importlib.import_module(name)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     with ExitStack() as stack:
         gear = _equipment(seconds, stack)
-        gc.freeze()
+        ready_interpreter()
         switches = _switches()
         begun_s, cpu_s = time.monotonic(), time.process_time()
         pipeline = measure(gear, Stop())

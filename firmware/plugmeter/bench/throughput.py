@@ -14,12 +14,10 @@ says how many it delivered and how many it knows to have lost, and the two must 
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import socket
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -33,7 +31,7 @@ from plugmeter.bench.worker import Link, Worker
 from plugmeter.errors import PlugmeterError
 from plugmeter.measure.pipeline import Pipeline
 from plugmeter.records import Gap, RunStart
-from plugmeter.run import SWITCH_INTERVAL_S
+from plugmeter.run import ready_interpreter
 from plugmeter.witnesses.netlink import NetlinkWitness
 from plugmeter.witnesses.socket_queue import SocketQueue
 
@@ -214,8 +212,7 @@ def capacity(reader: str, profile: Profile, events: int) -> Capacity:
 
 
 def _read(reader: Reader, link: Link) -> None:
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.freeze()
+    ready_interpreter()
     link.say(buffer_bytes=reader.buffer_bytes)
     cpu_ns = time.process_time_ns()
     while count := link.hear()["take"]:
@@ -254,8 +251,7 @@ def burst(events: int = BURST_EVENTS, buffer_bytes: int | None = None, pause_s: 
 
 def _listen(link: Link, buffer_bytes: int | None, pause_s: float) -> None:
     witness = NetlinkWitness() if buffer_bytes is None else NetlinkWitness(receive_buffer_bytes=buffer_bytes)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.freeze()
+    ready_interpreter()
     poller = select.poll()
     poller.register(witness, select.POLLIN)
     link.say(buffer_bytes=witness.privileges.receive_buffer_bytes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from plugmeter.measure import report
 from plugmeter.measure.pipeline import Pipeline
 from plugmeter.recording import RecordingWriter
 from plugmeter.reporting.progress import ProgressLine
-from plugmeter.run import SWITCH_INTERVAL_S, Stop, measure
+from plugmeter.run import Stop, measure, ready_interpreter
 from plugmeter.sections import Config
 
 NAME = "measure"
@@ -95,10 +94,8 @@ def _measure(settings: Config, asked: Plan, args: argparse.Namespace) -> Pipelin
     with ExitStack() as stack:
         signals = stack.enter_context(_Signals())
         keep = stack.enter_context(_recording(args.record)).write if args.record else None
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
         gear = stack.enter_context(daemon.equipment(settings, asked, keep))
-        # What is loaded stays loaded: the collector need not look at it again in every storm.
-        gc.freeze()
+        ready_interpreter()
         signals.running = True
         try:
             return measure(gear, signals.stop, progress.show)

@@ -14,7 +14,7 @@ from plugmeter import config
 from plugmeter.bench.selftest import LEAST_STICKS, Check, Outcome, selftest
 from plugmeter.errors import UsageError
 from plugmeter.reporting.files import write_text
-from plugmeter.run import SWITCH_INTERVAL_S
+from plugmeter.run import ready_interpreter
 
 NAME = "selftest"
 HELP = "provoke losses that are known, and see that the report names exactly those"
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--sticks {args.sticks}: the self-test takes {LEAST_STICKS} to {_MOST_STICKS}")
     settings = config.default()
     rig = config.with_rig(settings.rig, {"sticks": args.sticks, "cycles": 1, "seed": args.seed})
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    ready_interpreter()
     as_text = args.json != "-"
     outcomes = []
     for outcome in selftest(replace(settings, rig=rig)):

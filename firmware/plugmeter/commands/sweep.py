@@ -12,8 +12,9 @@ from typing import Any
 from plugmeter.bench.programs import PROGRAMS
 from plugmeter.bench.sweep import FOLKLORE, GOOD_RATE, Judged, Knee, Point, judge, knee, sweep, verdict
 from plugmeter.errors import UsageError
-from plugmeter.reporting import charts
+from plugmeter.reporting.charts import missing_extra
 from plugmeter.reporting.files import write_text
+from plugmeter.reporting.sweep_chart import sweep_chart
 from plugmeter.reporting.table import table
 from plugmeter.rigs import namespace
 
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     """Sweep, and say what was found."""
     _check(args)
     if args.chart and find_spec("matplotlib") is None:  # better said now than after the storms
-        raise charts.missing_extra("charts")
+        raise missing_extra("charts")
     namespace.enter()
     points = sweep(args.listener, args.densities, args.seconds, args.handler_ms, tell=_tell)
     at = knee(points)
@@ -102,9 +103,10 @@ def run(args: argparse.Namespace) -> int:
             {"density": each.density, "loss_rate": each.loss_rate} for each in FOLKLORE if each.density
         ]
         title = f"{args.listener}, {args.handler_ms:g} ms an event"
+        between = None if at.first_bad is None else at.last_good  # with no bad density the last is no knee
         write_text(
             args.chart,
-            charts.sweep_chart(found["points"], folklore if judged else (), knee=at.last_good, title=title),
+            sweep_chart(found["points"], folklore if judged else (), knee=between, title=title),
         )
     return 0
 

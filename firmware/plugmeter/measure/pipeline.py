@@ -46,9 +46,6 @@ from plugmeter.records import (
     WitnessName,
 )
 
-REORDER_NS = 500_000_000
-"""How long a hole in the SEQNUMs may stay open before it counts (two events may arrive inverted)."""
-
 NODE_WINDOW_NS = 1_000_000_000
 """How far apart the witnesses of one device node may be: udevd's rules run in between."""
 
@@ -136,7 +133,7 @@ class Pipeline:
         self.ports: dict[str, _Port] = {}
         self.witnesses = {name: WitnessLedger(name) for name in start.witnesses}
         self.verdicts = VerdictLedger()
-        self.seqnums = SeqnumLedger(reorder_window_ns=REORDER_NS)
+        self.seqnums = SeqnumLedger(reorder_window_ns=start.reorder_window_ns)
         self.latency = {
             stage: LatencyHistogram()
             for stage in ("edge_to_uevent_plug", "edge_to_uevent_pull", "uevent_to_udev", "edge_to_node")

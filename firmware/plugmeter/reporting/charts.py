@@ -1,9 +1,9 @@
-"""Plots as SVG text: for the HTML report, and the sweep's chart on its own.
+"""Plots as SVG text, for the HTML report.
 
 Nothing of matplotlib's is imported before a chart is drawn (it is one of the report extras). The SVG is
 the same text for the same figures, byte for byte: no date, a fixed hash salt, text left as text. Colours
-are CSS variables, so that one chart serves light and dark pages; ``standalone`` gives them values
-for a file of its own. Every chart carries its words in ``aria-label``.
+are CSS variables, so that one chart serves light and dark pages. Every chart carries its words in
+``aria-label``.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ PALETTE: Mapping[str, tuple[str, str]] = {
 }
 """CSS variable to its colour on a light and on a dark page; contrast at least 4.5 to 1 for text colours."""
 
-# Stands for a CSS variable while matplotlib draws; no colour of a plot has these values by itself.
-_SENTINEL = {name: f"#0a0b{index:02x}" for index, name in enumerate(PALETTE, start=1)}
+STAND_IN: Mapping[str, str] = {name: f"#0a0b{index:02x}" for index, name in enumerate(PALETTE, start=1)}
+"""The colour that stands for a CSS variable while matplotlib draws; no colour of a plot is one by itself."""
+
 _STAGE_COLOURS = dict(zip(words.LATENCY_STAGES, ("blue", "orange", "violet", "green"), strict=True))
 
 
@@ -45,14 +46,14 @@ def latency_histogram(report: Mapping[str, Any], stage: str) -> str:
     title = words.LATENCY_STAGES[stage]
 
     def draw(axes: Axes) -> None:
-        colour = _SENTINEL[_STAGE_COLOURS[stage]]
+        colour = STAND_IN[_STAGE_COLOURS[stage]]
         for low, high, n in buckets:
             axes.bar(low, n, width=(high - low) * 0.94, align="edge", color=colour, linewidth=0)
         top = max((n for _, _, n in buckets), default=1)
         axes.set_ylim(0, top * 1.42)
         for rank, key in enumerate(("p50", "p95", "p99")):
             height = 1.34 - 0.12 * rank
-            axes.plot([figures[key]] * 2, [0, top * (height - 0.02)], color=_SENTINEL["ink"], linewidth=1)
+            axes.plot([figures[key]] * 2, [0, top * (height - 0.02)], color=STAND_IN["ink"], linewidth=1)
             axes.annotate(
                 f"{key} {words.duration_us(figures[key])}",
                 (figures[key], top * height),
@@ -60,7 +61,7 @@ def latency_histogram(report: Mapping[str, Any], stage: str) -> str:
                 textcoords="offset points",
                 va="center",
                 fontsize=9,
-                color=_SENTINEL["ink"],
+                color=STAND_IN["ink"],
             )
         low = min([figures["min"], *(edge[0] for edge in buckets)])
         high = max([figures["max"], *(edge[1] for edge in buckets)])
@@ -68,7 +69,7 @@ def latency_histogram(report: Mapping[str, Any], stage: str) -> str:
         axes.set_ylabel("episodes")
 
     tail = ", ".join(f"{key} {words.duration_us(figures[key])}" for key in ("p50", "p95", "p99", "max"))
-    return _svg(f"histogram-{stage}", f"Latency {title}: {tail}", draw, (5.2, 2.5))
+    return draw_svg(f"histogram-{stage}", f"Latency {title}: {tail}", draw, (5.2, 2.5))
 
 
 def long_tail(report: Mapping[str, Any]) -> str:
@@ -90,7 +91,7 @@ def long_tail(report: Mapping[str, Any]) -> str:
             times.append(buckets[-1][1])
             shares.append(0.5 / total)  # the last is slower than no other; the axis has no zero
             smallest = min(smallest, 0.5 / total)
-            axes.plot(times, shares, color=_SENTINEL[_STAGE_COLOURS[stage]], linewidth=1.8, label=title)
+            axes.plot(times, shares, color=STAND_IN[_STAGE_COLOURS[stage]], linewidth=1.8, label=title)
             lows.append(buckets[0][0])
             highs.append(buckets[-1][1])
         axes.set_yscale("log")
@@ -98,15 +99,15 @@ def long_tail(report: Mapping[str, Any]) -> str:
         _log_time_axis(axes, min(lows, default=1.0), max(highs, default=10.0))
         _plain_log_ticks(axes, smallest)
         axes.set_ylabel("share that took longer")
-        axes.grid(True, axis="x", color=_SENTINEL["rule"], linewidth=0.7)
-        axes.legend(frameon=False, fontsize=9, loc="lower left", labelcolor=_SENTINEL["ink"])
+        axes.grid(True, axis="x", color=STAND_IN["rule"], linewidth=0.7)
+        axes.legend(frameon=False, fontsize=9, loc="lower left", labelcolor=STAND_IN["ink"])
 
     said = "; ".join(
         f"{title}: one in a hundred took longer than {words.duration_us(report['latency_us'][stage]['p99'])}"
         for stage, title in words.LATENCY_STAGES.items()
         if stage in report["latency_us"]
     )
-    return _svg("long-tail", f"The long tail of every stage. {said}", draw, (10.8, 3.4))
+    return draw_svg("long-tail", f"The long tail of every stage. {said}", draw, (10.8, 3.4))
 
 
 def loss_by_stage(report: Mapping[str, Any]) -> str:
@@ -116,7 +117,7 @@ def loss_by_stage(report: Mapping[str, Any]) -> str:
 
     def draw(axes: Axes) -> None:
         places = list(range(len(stages)))
-        axes.barh(places, counts, height=0.62, color=_SENTINEL["red"], linewidth=0)
+        axes.barh(places, counts, height=0.62, color=STAND_IN["red"], linewidth=0)
         for place, n in zip(places, counts, strict=True):
             axes.annotate(
                 words.count(n),
@@ -125,18 +126,18 @@ def loss_by_stage(report: Mapping[str, Any]) -> str:
                 textcoords="offset points",
                 va="center",
                 fontsize=9,
-                color=_SENTINEL["ink" if n else "quiet"],
+                color=STAND_IN["ink" if n else "quiet"],
             )
         axes.set_yticks(places, stages)
         axes.invert_yaxis()
         axes.set_xlim(0, max([1, *counts]) * 1.12)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
-        axes.tick_params(axis="y", length=0, labelsize=9.5, labelcolor=_SENTINEL["ink"])
+        axes.tick_params(axis="y", length=0, labelsize=9.5, labelcolor=STAND_IN["ink"])
         axes.grid(False)
 
     said = ", ".join(f"{stage} {n}" for stage, n in zip(stages, counts, strict=True) if n) or "none"
-    return _svg("loss-by-stage", f"Lost episodes by stage: {said}", draw, (10.8, 2.6))
+    return draw_svg("loss-by-stage", f"Lost episodes by stage: {said}", draw, (10.8, 2.6))
 
 
 def timeline(report: Mapping[str, Any]) -> str:
@@ -152,7 +153,7 @@ def timeline(report: Mapping[str, Any]) -> str:
         due = [max(a, b) for a, b in zip(expected, captured, strict=False)]
         if n:
             axes.stairs(
-                got, edges, fill=True, color=_SENTINEL["blue"], alpha=0.85, linewidth=0, label="captured"
+                got, edges, fill=True, color=STAND_IN["blue"], alpha=0.85, linewidth=0, label="captured"
             )
             if due != got:
                 axes.stairs(
@@ -160,19 +161,19 @@ def timeline(report: Mapping[str, Any]) -> str:
                     edges,
                     baseline=got,
                     fill=True,
-                    color=_SENTINEL["red"],
+                    color=STAND_IN["red"],
                     linewidth=0,
                     label="not captured",
                 )
             axes.set_xlim(0, edges[-1])
         axes.set_ylim(0, max([1, *due]) * 1.25)
-        axes.set_xlabel("seconds since the start", color=_SENTINEL["quiet"])
+        axes.set_xlabel("seconds since the start", color=STAND_IN["quiet"])
         axes.set_ylabel(f"episodes per {_tick(line['bucket_ms'] * 1000)}")
         if n:
-            axes.legend(frameon=False, fontsize=9, loc="upper right", ncols=2, labelcolor=_SENTINEL["ink"])
+            axes.legend(frameon=False, fontsize=9, loc="upper right", ncols=2, labelcolor=STAND_IN["ink"])
 
     said = f"{sum(expected)} expected, {sum(captured)} captured over {len(expected) * step_s:g} seconds"
-    return _svg("timeline", f"Episodes over time: {said}", draw, (10.8, 2.6))
+    return draw_svg("timeline", f"Episodes over time: {said}", draw, (10.8, 2.6))
 
 
 def witnesses(report: Mapping[str, Any]) -> str:
@@ -186,7 +187,7 @@ def witnesses(report: Mapping[str, Any]) -> str:
             whole = sum(account[part] for part, _ in parts)
             for part, colour in parts:
                 share = account[part] / whole if whole else 0.0
-                axes.barh(place, share, left=begin, height=0.55, color=_SENTINEL[colour], linewidth=0)
+                axes.barh(place, share, left=begin, height=0.55, color=STAND_IN[colour], linewidth=0)
                 begin += share
             said = f"{words.count(account['delivered'])} of {words.count(account['offered'])}"
             if account["lost"]:
@@ -200,14 +201,14 @@ def witnesses(report: Mapping[str, Any]) -> str:
                 textcoords="offset points",
                 va="center",
                 fontsize=9,
-                color=_SENTINEL["ink"],
+                color=STAND_IN["ink"],
             )
         axes.set_yticks(range(len(accounts)), [words.clean(name) for name, _ in accounts])
         axes.invert_yaxis()
         axes.set_xlim(0, 1.45)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
-        axes.tick_params(axis="y", length=0, labelsize=9.5, labelcolor=_SENTINEL["ink"])
+        axes.tick_params(axis="y", length=0, labelsize=9.5, labelcolor=STAND_IN["ink"])
         axes.grid(False)
 
     said = "; ".join(
@@ -215,121 +216,7 @@ def witnesses(report: Mapping[str, Any]) -> str:
         f"lost {a['lost']}, pending {a['pending']}"
         for name, a in accounts
     )
-    return _svg("witnesses", f"Witnesses: {said}", draw, (10.8, 0.5 + 0.42 * max(1, len(accounts))))
-
-
-def sweep_chart(
-    points: Sequence[Mapping[str, Any]],
-    folklore: Sequence[Mapping[str, float]] = (),
-    *,
-    knee: float | None = None,
-    title: str = "Loss against density",
-) -> str:
-    """Loss against density, a standalone SVG: what was measured with its intervals, the knee, the folklore.
-
-    ``points``: {"density" in plugs/s, "loss_rate", "ci95": [low, high]}; ``folklore``: {"density",
-    "loss_rate"}, drawn apart as what is to be confirmed or refuted. The knee is that of ``knee_of`` unless
-    given.
-    """
-    measured = sorted(points, key=lambda point: point["density"])
-    at = knee_of(measured) if knee is None else knee
-
-    def draw(axes: Axes) -> None:
-        densities = [point["density"] for point in measured]
-        rates = [point["loss_rate"] * 100 for point in measured]
-        reach = [
-            [max(0.0, rate - point["ci95"][0] * 100) for rate, point in zip(rates, measured, strict=True)],
-            [max(0.0, point["ci95"][1] * 100 - rate) for rate, point in zip(rates, measured, strict=True)],
-        ]
-        if measured:
-            axes.errorbar(
-                densities,
-                rates,
-                yerr=reach,
-                color=_SENTINEL["blue"],
-                marker="o",
-                markersize=5,
-                linewidth=1.8,
-                elinewidth=1.2,
-                capsize=3,
-                label="measured, 95 % interval",
-                zorder=3,
-                clip_on=False,
-            )
-        if folklore:
-            axes.plot(
-                [point["density"] for point in folklore],
-                [point["loss_rate"] * 100 for point in folklore],
-                linestyle="none",
-                marker="D",
-                markersize=6,
-                markerfacecolor="none",
-                markeredgecolor=_SENTINEL["orange"],
-                markeredgewidth=1.5,
-                label="folklore",
-                zorder=4,
-                clip_on=False,
-            )
-        top = max(
-            [
-                1.0,
-                *(r + up for r, up in zip(rates, reach[1], strict=True)),
-                *(f["loss_rate"] * 100 for f in folklore),
-            ]
-        )
-        axes.set_ylim(0, min(108.0, top * 1.15))
-        everything = [*densities, *(point["density"] for point in folklore)]
-        if everything:
-            axes.set_xlim(0, max(everything) * 1.06 or 1.0)
-        if at is not None:
-            axes.axvline(at, color=_SENTINEL["red"], linewidth=1.2, linestyle=(0, (4, 3)))
-            right = bool(everything) and at > 0.75 * max(everything)
-            axes.annotate(
-                f"knee {at:g} plugs/s",
-                (at, axes.get_ylim()[1]),
-                xytext=(-6 if right else 6, -4),
-                textcoords="offset points",
-                ha="right" if right else "left",
-                va="top",
-                fontsize=9.5,
-                color=_SENTINEL["red"],
-            )
-        axes.set_xlabel("plugs per second", color=_SENTINEL["quiet"])
-        axes.set_ylabel("lost, %")
-        axes.set_title(title, loc="left", fontsize=12, color=_SENTINEL["ink"], pad=12)
-        if measured or folklore:
-            axes.legend(frameon=False, fontsize=9, loc="upper left", labelcolor=_SENTINEL["ink"])
-
-    said = "; ".join(
-        f"{point['density']:g} plugs/s lost {words.percent(point['loss_rate'])}" for point in measured
-    )
-    where = f" The knee is at {at:g} plugs/s." if at is not None else " No knee was found."
-    return standalone(_svg("sweep", f"{title}: {said}.{where}", draw, (8.0, 4.4)))
-
-
-def knee_of(points: Sequence[Mapping[str, Any]]) -> float | None:
-    """The lowest density whose loss is above that of the lowest density beyond doubt.
-
-    Beyond doubt: its interval lies wholly above the interval of the lowest density measured. None where
-    there is no such density.
-    """
-    measured = sorted(points, key=lambda point: point["density"])
-    for point in measured[1:]:
-        if point["ci95"][0] > measured[0]["ci95"][1]:
-            return float(point["density"])
-    return None
-
-
-def standalone(svg: str) -> str:
-    """The same chart as a file of its own, with the colours' values for light and dark screens in it."""
-    light = ";".join(f"--{name}:{pair[0]}" for name, pair in PALETTE.items())
-    dark = ";".join(f"--{name}:{pair[1]}" for name, pair in PALETTE.items())
-    style = (
-        f"<style>svg{{{light};background:#fff}}"
-        f"@media(prefers-color-scheme:dark){{svg{{{dark};background:#12181f}}}}</style>"
-    )
-    head, rest = svg.split(">", 1)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}>{style}{rest}'
+    return draw_svg("witnesses", f"Witnesses: {said}", draw, (10.8, 0.5 + 0.42 * max(1, len(accounts))))
 
 
 def _edges(buckets: Iterable[Sequence[float]]) -> list[tuple[float, float, float]]:
@@ -366,7 +253,12 @@ def _plain_log_ticks(axes: Axes, low: float) -> None:
     axes.set_yticks([], minor=True)
 
 
-def _svg(name: str, label: str, draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
+def draw_svg(name: str, label: str, draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
+    """What ``draw`` draws with the colours of ``STAND_IN``, as an SVG element; ``size`` in inches.
+
+    ``name`` keeps its ids apart from those of the page's other charts, ``label`` says it in words. Raises
+    UsageError where the report extras are not installed.
+    """
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
@@ -379,13 +271,13 @@ def _svg(name: str, label: str, draw: Callable[[Axes], None], size: tuple[float,
         "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same layout everywhere
         "font.size": 9.5,
         "axes.unicode_minus": True,
-        "axes.edgecolor": _SENTINEL["rule"],
-        "axes.labelcolor": _SENTINEL["quiet"],
-        "xtick.color": _SENTINEL["rule"],
-        "ytick.color": _SENTINEL["rule"],
-        "xtick.labelcolor": _SENTINEL["quiet"],
-        "ytick.labelcolor": _SENTINEL["quiet"],
-        "text.color": _SENTINEL["ink"],
+        "axes.edgecolor": STAND_IN["rule"],
+        "axes.labelcolor": STAND_IN["quiet"],
+        "xtick.color": STAND_IN["rule"],
+        "ytick.color": STAND_IN["rule"],
+        "xtick.labelcolor": STAND_IN["quiet"],
+        "ytick.labelcolor": STAND_IN["quiet"],
+        "text.color": STAND_IN["ink"],
     }
     with rc_context(settings):
         figure = Figure(figsize=size, layout="constrained")
@@ -394,7 +286,7 @@ def _svg(name: str, label: str, draw: Callable[[Axes], None], size: tuple[float,
         axes.patch.set_visible(False)
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
-        axes.grid(True, axis="y", color=_SENTINEL["rule"], linewidth=0.7)
+        axes.grid(True, axis="y", color=STAND_IN["rule"], linewidth=0.7)
         axes.set_axisbelow(True)
         axes.tick_params(length=0)
         draw(axes)
@@ -419,7 +311,7 @@ def _tidy(svg: str, name: str, label: str) -> str:
     body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)
     body = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', body)
-    for variable, sentinel in _SENTINEL.items():
+    for variable, sentinel in STAND_IN.items():
         body = body.replace(sentinel, f"var(--{variable})")
     body = body.replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
     body = re.sub(r' (?:width|height)="[\d.]+pt"', "", body, count=2)

@@ -39,7 +39,7 @@ _AS_THE_KERNEL_WRITES = re.compile(
     r"([a-z]+)@(/[^\0]*)\0ACTION=\1\0DEVPATH=\2\0SUBSYSTEM=(.*)\0SEQNUM=([0-9]{1,19})\0", re.DOTALL
 ).fullmatch
 
-_MIDDLES_KEPT = 1024
+_MIDDLES_KEPT = 4096
 _middles: dict[str, tuple[str, str, str]] = {}
 _new = tuple.__new__  # Uevent(...) itself is a call in Python, and takes twice as long
 

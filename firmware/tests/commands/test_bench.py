@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from plugmeter.commands.bench import BENCHES
+
 
 def call(*words: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
@@ -52,6 +54,31 @@ def test_handoff_names_the_fastest() -> None:
     assert all(each["price"] for each in found["candidates"])
 
 
+def test_receive() -> None:
+    found = figures("receive", "--runs", "1", "--events", "50")
+    assert found["schema"] == "plugmeter-bench-receive/1"
+    assert [(each["way"], each["events"]) for each in found["ways"]] == [("recvmmsg", 50), ("recv_into", 50)]
+
+
+def test_receive_as_a_table() -> None:
+    done = call("receive", "--runs", "1", "--events", "50")
+    assert done.returncode == 0, done.stderr
+    assert "50 uevents in the backlog, 1 times each way" in done.stdout
+    assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  recv")] == [
+        "recvmmsg",
+        "recv_into",
+    ]
+
+
+@pytest.mark.parametrize("bench", BENCHES, ids=lambda each: each.NAME)
+def test_each_bench_explains_itself(bench: Any) -> None:
+    done = call(bench.NAME, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bench.EPILOG.strip() in done.stdout
+    assert "--json FILE" in done.stdout
+    assert f" {bench.NAME} " in call("--help").stdout
+
+
 def test_idle_has_everything_open_and_no_report_extras() -> None:
     found = figures("idle", "--seconds", "1")
     assert found["extras"] == []
@@ -73,6 +100,8 @@ def test_report() -> None:
         (["listeners", "--seconds", "3"], "--seconds goes with --density"),
         (["listeners", "--runs", "0"], "is not within 1 to 100"),
         (["idle", "--seconds", "nan"], "is not within"),
+        (["receive", "--events", "0"], "is not within 1 to 500000"),
+        (["receive", "--events", "few"], "is no whole number"),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], said: str) -> None:

@@ -50,7 +50,9 @@ def test_json_and_chart(tmp_path: Path) -> None:
     assert [point["density"] for point in found["points"]] == [5, 10]
     assert found["folklore"] is None
     assert all(point["received"] + point["lost"] == point["emitted"] for point in found["points"])
-    assert chart.read_text().startswith("<svg") or "<svg" in chart.read_text()
+    assert "<svg" in chart.read_text()
+    assert found["knee"] == {"last_good": 10, "first_bad": None}
+    assert "No knee was found" in chart.read_text()
 
 
 @pytest.mark.parametrize(

@@ -307,6 +307,22 @@ def cycles(draw: st.DrawFn) -> tuple[list[Episode], list[Enumeration]]:
     return episodes, enumerations
 
 
+@st.composite
+def pulses(draw: st.DrawFn) -> list[AmbiguousPulse]:
+    """In order and never overlapping, as the levels of one line are; they may touch, or last no time."""
+    found: list[AmbiguousPulse] = []
+    t_ns = 0
+    for after_ns, length_ns, high in draw(
+        st.lists(
+            st.tuples(st.integers(0, 600), st.integers(0, DEBOUNCE - 1), st.booleans()),
+            max_size=5,
+        )
+    ):
+        found.append(AmbiguousPulse(PORT, t_ns + after_ns, t_ns + after_ns + length_ns, high))
+        t_ns = found[-1].t_until_ns
+    return found
+
+
 def covering(episodes: Sequence[Episode], enumerations: Sequence[Enumeration], lost_after_ns: int) -> int:
     """The window, widened so far that none closes before the last enumeration."""
     if not episodes or not enumerations:
@@ -369,25 +385,21 @@ def test_any_window_gives_a_valid_matching(
 
 @given(
     records(size=14, span_ns=3_000) | cycles(),
-    st.lists(st.tuples(st.integers(0, 3_000), st.integers(1, 99)), max_size=5),
+    pulses(),
     st.sampled_from([150, 500, 2_000, LOST_AFTER]),
     st.data(),
 )
 @settings(max_examples=200, deadline=None)
 def test_chunking_changes_nothing(
     given_records: tuple[list[Episode], list[Enumeration]],
-    raw_pulses: list[tuple[int, int]],
+    given_pulses: list[AmbiguousPulse],
     lost_after_ns: int,
     data: st.DataObject,
 ) -> None:
     """Give each record at any time before the watermark passes it: the same list of results."""
     episodes, enumerations = given_records
-    pulses: list[AmbiguousPulse] = []
-    for t_ns, length in sorted(raw_pulses):
-        if not pulses or t_ns >= pulses[-1].t_until_ns:  # one line has one level at a time
-            pulses.append(AmbiguousPulse(PORT, t_ns, t_ns + length, True))
     finish_ns = 6_000
-    everything: list[Given] = [*enumerations, *pulses, *episodes]
+    everything: list[Given] = [*enumerations, *given_pulses, *episodes]
     unhurried = matcher(lost_after_ns)
     for record in everything:
         give(unhurried, record)

@@ -1,0 +1,1 @@
+"""The sub-commands of ``plugmeter bench``, a module each; ``commands/bench.py`` lists them."""
