@@ -26,7 +26,7 @@ examples:
 Four runs of the injected rig, 10 to 20 seconds in all; neither root nor hardware needed:
   socket queue   the netlink witness gets the smallest buffer and stops reading for a while
   nothing lost   nothing is provoked, and nothing may be named
-  udevd          a udevd that loses every 7th uevent
+  udevd          a udevd that loses every 3rd uevent
   dead rig       the rig dies midway: the run must be INVALID
 Beside them listens a control that loses nothing and shares no code with the witnesses: what it has and
 a witness lacks is the loss that the report must name, stick by stick.

@@ -96,19 +96,20 @@ class _Open:
 class NodeMerger:
     """Merges the channels, on event time only, in memory bounded by the window and by ``max_names``.
 
-    ``advance(now_ns)`` promises that every record up to ``now_ns`` was fed. Sightings come in the order of
-    their first record, whatever the order between channels in which they were fed; those that are complete
-    (``channels``) come at once. Each record is in exactly
-    one sighting or counted: in ``passed_over`` (no node, or neither coming nor going). ``late_records``
-    counts breaches of the promise, ``sealed_early`` the sightings that a flood of one name closed to further
-    records before their window was over, ``forgotten_names`` the names whose generation starts anew because
-    more than ``max_names`` were seen.
+    ``advance(now_ns)`` promises that every record up to ``now_ns`` was fed. Sightings come in the order
+    of their first record, whatever the order between channels in which they were fed; those that are
+    complete (``channels``) come at once. Each record is in exactly one sighting or counted: in
+    ``passed_over`` (no node, or neither coming nor going) or ``overtaken`` (the sighting of its SEQNUM
+    was closed without its witness). ``late_records`` counts breaches of the promise, ``sealed_early`` the
+    sightings that a flood of one name closed to further records before their window was over,
+    ``forgotten_names`` the names whose generation starts anew because more than ``max_names`` were seen.
     """
 
     __slots__ = (
         "_arrivals",
         "_by_key",
         "_complete",
+        "_ended",
         "_generations",
         "_held",
         "_max_names",
@@ -118,6 +119,7 @@ class NodeMerger:
         "_window_ns",
         "forgotten_names",
         "late_records",
+        "overtaken",
         "passed_over",
         "sealed_early",
     )
@@ -131,6 +133,7 @@ class NodeMerger:
                 f"window_ns ({window_ns}) must be at least 0 and max_names ({max_names}) at least 1"
             )
         self.passed_over = 0
+        self.overtaken = 0
         self.late_records = 0
         self.sealed_early = 0
         self.forgotten_names = 0
@@ -141,6 +144,8 @@ class NodeMerger:
         self._held: list[tuple[int, int, int, NodeKey, int, str]] = []
         self._open: deque[_Open] = deque()
         self._by_key: dict[NodeKey, deque[_Open]] = {}
+        # By the SEQNUM of a closed sighting: the channels of uevents that said nothing of it.
+        self._ended: OrderedDict[int, frozenset[int]] = OrderedDict()
         self._generations: OrderedDict[str, int] = OrderedDict()
         self._turned: OrderedDict[NodeKey, int] = OrderedDict()  # when inotify last saw each key
         self._watermark_ns: int | None = None
@@ -191,6 +196,10 @@ class NodeMerger:
         """Put the oldest held record into its sighting, after closing what its time closes."""
         t_ns, channel, _, key, seqnum, devpath = heapq.heappop(self._held)
         self._close(t_ns, out)
+        if channel in self._ended.get(seqnum, ()):
+            # Its witness was stalled, and stamps on reading: by its time it would be another's.
+            self.overtaken += 1
+            return
         sighting = self._fitting(key, channel, seqnum, t_ns)
         if sighting is None:
             sighting = self._begin(key, t_ns)
@@ -253,4 +262,9 @@ class NodeMerger:
             same.remove(sighting)
             if not same:
                 del self._by_key[key]
+        if sighting.seqnum:
+            silent = (channel for channel in (_NETLINK, _UDEV) if sighting.times[channel] is None)
+            self._ended[sighting.seqnum] = frozenset(silent)
+            if len(self._ended) > self._max_names:
+                self._ended.popitem(last=False)
         out.append(sighting.closed())

@@ -125,9 +125,28 @@ def test_within_the_window_inotify_goes_by_time() -> None:
 
 
 def test_beyond_the_window_it_is_another_sighting() -> None:
-    at_the_end = merged(uevent(10, "netlink", "add", 1), uevent(10 + WINDOW, "udev", "add", 1))
-    beyond = merged(uevent(10, "netlink", "add", 1), uevent(11 + WINDOW, "udev", "add", 1))
+    at_the_end = merged(uevent(10, "netlink", "add", 1), NodeEvent(10 + WINDOW, "create", "sdb"))
+    beyond = merged(uevent(10, "netlink", "add", 1), NodeEvent(11 + WINDOW, "create", "sdb"))
     assert (len(at_the_end), len(beyond)) == (1, 2)
+
+
+def test_what_a_stalled_witness_tells_too_late_takes_nothing_from_a_later_sighting() -> None:
+    """It stamps on reading: SEQNUM 1 comes out of its queue when the same name is going again."""
+    merger = NodeMerger(WINDOW)
+    late_ns = 10 + 3 * WINDOW
+    for record in (
+        uevent(10, "udev", "remove", 1),
+        NodeEvent(10, "delete", "sdb"),
+        NodeEvent(late_ns, "delete", "sdb"),
+        uevent(late_ns + 1, "netlink", "remove", 1),
+        uevent(late_ns + 2, "netlink", "remove", 2),
+        uevent(late_ns + 3, "udev", "remove", 2),
+    ):
+        merger.feed(record)
+    first, second = merger.finish()
+    assert (first.t_netlink_ns, first.t_udev_ns, first.t_inotify_ns) == (None, 10, 10)
+    assert (second.t_netlink_ns, second.t_udev_ns, second.t_inotify_ns) == (late_ns + 2, late_ns + 3, late_ns)
+    assert merger.overtaken == 1
 
 
 def test_a_sighting_comes_when_its_window_is_over() -> None:
@@ -204,7 +223,7 @@ def test_every_record_is_in_one_sighting_or_counted(records: list[NodeEvent | Ue
     sightings = merger.finish()
     times = [(s.t_netlink_ns, s.t_udev_ns, s.t_inotify_ns) for s in sightings]
     seen = [[t_ns for t_ns in channels if t_ns is not None] for channels in times]
-    assert sum(map(len, seen)) + merger.passed_over == len(records)
+    assert sum(map(len, seen)) + merger.passed_over + merger.overtaken == len(records)
     assert all(channels and max(channels) - min(channels) <= WINDOW for channels in seen)
     assert [min(channels) for channels in seen] == sorted(min(channels) for channels in seen)
     for name in NAMES:
