@@ -4,7 +4,8 @@
 belong to one sighting if they lie within ``window_ns`` of its first record and its slot for their channel is
 free. Where several sightings would do (a stick that is plugged twice within the window), uevents go by their
 SEQNUM, which udevd passes on unchanged, and everything else to the sighting that is nearest in time; but what
-inotify saw after the node had gone again is of the next coming. A channel that is silent is normal: inotify watches some directories only.
+inotify saw after the node had gone again is of the next coming. A channel that is silent is normal: inotify
+watches some directories only.
 """
 
 from __future__ import annotations

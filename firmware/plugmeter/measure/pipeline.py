@@ -209,11 +209,6 @@ class Pipeline:
         """Episodes that wait for an enumeration or a witness, and enumerations that wait for an episode."""
         return len(self._judge) + sum(sum(port.matcher.undecided) for port in self.ports.values())
 
-    @property
-    def nodes_unclaimed(self) -> int:
-        """Device nodes that came or went without an episode on a wired port."""
-        return self._judge.nodes_unclaimed
-
     # -- one method a record type ---------------------------------------------------------------
 
     def _port(self, name: str) -> _Port:

@@ -16,6 +16,7 @@ from plugmeter.measure.matching import Lost, Matched
 from plugmeter.measure.nodes import NodeSighting
 from plugmeter.measure.sightings import Sightings
 from plugmeter.measure.stages import Evidence, Sight, Stage, stage_of
+from plugmeter.measure.strays import Strays
 from plugmeter.records import WitnessName
 
 UDEVD_NS = 1_000_000_000
@@ -78,7 +79,9 @@ class Judge:
         self._edges: dict[_Kind, list[int]] = {}
         """Times of the edges that may have begun an episode of the kind, rising."""
         self._nodes: dict[_Kind, deque[NodeSighting]] = {}
+        self._strays = Strays(4 * patience_ns)
         self.nodes_unclaimed = 0
+        """Nodes on a port that no episode of it claimed in time."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -99,8 +102,9 @@ class Judge:
     def note_node(self, sighting: NodeSighting) -> None:
         """Take a node's sighting as evidence for the episode of its port."""
         if sighting.port is None:
-            self.nodes_unclaimed += 1
+            self._strays.keep(sighting)
             return
+        sighting = self._strays.join(sighting)
         kind = (sighting.port, sighting.added)
         self._nodes.setdefault(kind, deque()).append(sighting)
         self._fresh |= self._by_kind.get(kind, _NONE)

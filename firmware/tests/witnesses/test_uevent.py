@@ -128,6 +128,6 @@ def test_what_is_written_is_read(action: str, tail: str, seqnum: int) -> None:
 
 
 def test_what_it_keeps_is_bounded() -> None:
-    for number in range(3000):
+    for number in range(2 * uevent._MIDDLES_KEPT + 1):
         parse(message("ACTION=add", f"DEVPATH={DEVPATH}", f"SUBSYSTEM=s{number}", "SEQNUM=5"), 0)
-    assert len(uevent._middles) <= 1024
+    assert len(uevent._middles) <= uevent._MIDDLES_KEPT
