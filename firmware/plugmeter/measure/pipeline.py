@@ -374,10 +374,12 @@ class Pipeline:
     def _measure_latency(self, verdict: Verdict) -> None:
         episode = verdict.episode
         if verdict.netlink_ns is not None:
-            stage = "edge_to_uevent_plug" if episode.plugged else "edge_to_uevent_pull"
-            self.latency[stage].record_ns(verdict.netlink_ns - episode.t_start_ns)
             if episode.plugged:
+                self.latency["edge_to_uevent_plug"].record_ns(verdict.netlink_ns - episode.t_start_ns)
                 self.gpio_to_netlink.add(episode.t_start_ns, verdict.netlink_ns)
+            else:
+                # The kernel disconnects at the first fall, however the contact bounces after it.
+                self.latency["edge_to_uevent_pull"].record_ns(verdict.netlink_ns - episode.t_first_ns)
             if verdict.udev_ns is not None:
                 self.latency["uevent_to_udev"].record_ns(verdict.udev_ns - verdict.netlink_ns)
                 self.netlink_to_udev.add(verdict.netlink_ns, verdict.udev_ns)

@@ -104,8 +104,8 @@ class Judge:
         if sighting.port is None:
             self._strays.keep(sighting)
             return
-        sighting = self._strays.join(sighting)
         kind = (sighting.port, sighting.added)
+        sighting = self._strays.join(sighting)
         self._nodes.setdefault(kind, deque()).append(sighting)
         self._fresh |= self._by_kind.get(kind, _NONE)
 

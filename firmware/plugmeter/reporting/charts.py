@@ -105,7 +105,7 @@ def long_tail(report: Mapping[str, Any]) -> str:
     said = "; ".join(
         f"{title}: one in a hundred took longer than {words.duration_us(report['latency_us'][stage]['p99'])}"
         for stage, title in words.LATENCY_STAGES.items()
-        if stage in report["latency_us"]
+        if report["latency_us"].get(stage, {"count": 0})["count"]
     )
     return draw_svg("long-tail", f"The long tail of every stage. {said}", draw, (10.8, 3.4))
 

@@ -31,7 +31,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     """
     stages: dict[str, Any] = {}
     for stage in words.LATENCY_STAGES:
-        of_a, of_b = a["latency_us"].get(stage), b["latency_us"].get(stage)
+        of_a, of_b = (_figures(report, stage) for report in (a, b))
         if of_a is None and of_b is None:
             continue
         stages[stage] = {
@@ -74,6 +74,12 @@ def wilson(lost: int, n: int) -> tuple[float, float]:
     low = 0.0 if lost == 0 else max(0.0, middle - reach)
     high = 1.0 if lost == n else min(1.0, middle + reach)
     return low, high
+
+
+def _figures(report: Mapping[str, Any], stage: str) -> Mapping[str, Any] | None:
+    """A stage's latencies; None where there are none to compare."""
+    figures: Mapping[str, Any] | None = report["latency_us"].get(stage)
+    return figures if figures and figures["count"] else None
 
 
 def render(comparison: Mapping[str, Any], width: int = 80) -> str:

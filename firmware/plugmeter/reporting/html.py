@@ -36,7 +36,9 @@ def render(report: Mapping[str, Any]) -> str:
     template = environment.from_string(
         resources.files("plugmeter.reporting").joinpath("template.html").read_text("utf-8")
     )
-    stages = [stage for stage in words.LATENCY_STAGES if stage in report["latency_us"]]
+    stages = [
+        stage for stage in words.LATENCY_STAGES if report["latency_us"].get(stage, {"count": 0})["count"]
+    ]
     valid = words.is_valid(report)
     lost = words.lost_total(report)
     page: str = template.render(

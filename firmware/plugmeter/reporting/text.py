@@ -148,9 +148,8 @@ def _latency(report: Mapping[str, Any], width: int) -> list[str]:
         if figures is None:
             continue
         keys = ("p50", "p95", "p99", "max", "tail_jitter")
-        rows.append(
-            [meaning, *(words.duration_us(figures[key]) for key in keys), words.count(figures["count"])]
-        )
+        shown = [words.duration_us(figures[key]) if figures["count"] else "–" for key in keys]
+        rows.append([meaning, *shown, words.count(figures["count"])])
         for key, what in (
             ("negative", "before its cause: the clocks disagree"),
             ("over_range", "of over an hour"),
