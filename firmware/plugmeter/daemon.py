@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from pathlib import Path
 
-from gpiozero import BadPinFactory, Device
+from gpiozero import GPIOZeroError
 from gpiozero.pins import Factory
 
 from plugmeter import __version__
@@ -346,9 +347,17 @@ def _factory(config: Config, stack: ExitStack) -> Factory:
     if name == "plugmeter-gpiod":
         factory: Factory = GpiodFactory(config.gpio.chip or None)
     else:
+        # gpiozero itself takes a factory's name only from the environment (Device._default_pin_factory).
+        known = entry_points(group="gpiozero_pin_factories")
         try:
-            factory = Device._default_pin_factory(name)
-        except (BadPinFactory, ImportError) as error:
+            made = known[name if name in known.names else name.lower()]
+        except KeyError:
+            raise UsageError(
+                f"gpio.factory = {name!r} is unknown; this machine has {', '.join(sorted(known.names))}"
+            ) from None
+        try:
+            factory = made.load()()
+        except (GPIOZeroError, ImportError, OSError, RuntimeError) as error:
             raise UsageError(f"gpio.factory = {name!r} cannot be used: {error}") from error
     stack.callback(factory.close)
     return factory

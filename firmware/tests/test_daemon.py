@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
 from plugmeter import config, daemon
 from plugmeter.daemon import Plan
+from plugmeter.errors import UsageError
 from plugmeter.rigs.relay import RelayRig
 
 RELAY = """
@@ -66,3 +69,24 @@ def test_relays_rest_as_the_configuration_says(active_high: bool, at_rest: bool)
         assert isinstance(gear.rig, RelayRig)
         for switch in gear.rig._switches.values():
             assert switch.pin.state == (at_rest == active_high)
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        ("moock", "is unknown; this machine has .*mock"),
+        pytest.param(
+            "rpigpio",
+            "cannot be used",
+            marks=pytest.mark.skipif(find_spec("RPi") is not None, reason="needs a machine without RPi.GPIO"),
+        ),
+    ],
+)
+def test_a_pin_factory_that_cannot_be_had_is_one_line(factory: str, words: str) -> None:
+    text = RELAY.replace('"mock"', f'"{factory}"')
+    with (
+        pytest.raises(UsageError, match=words) as caught,
+        daemon.equipment(config.parse(text, "f.toml"), Plan("relay")),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
