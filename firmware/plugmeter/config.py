@@ -247,7 +247,7 @@ def _plain(value: object) -> object:
 
 def _heading(section: type) -> list[str]:
     """The section's docstring, without its name, which stands below it anyway."""
-    words = (section.__doc__ or "").partition(": ")[2]
+    words = " ".join((section.__doc__ or "").split()).partition(": ")[2]
     return _comment(words[:1].upper() + words[1:])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -9,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from pathlib import Path
 
-from gpiozero import BadPinFactory, Device
+from gpiozero import GPIOZeroError
 from gpiozero.pins import Factory
 
 from plugmeter import __version__
@@ -72,16 +74,22 @@ class _Setup:
     truth: GpioWitness | None
     sysfs: Path
     directories: Sequence[Path]
+    sequence: SequencePlan | None = None
+    """What is plugged when; None where a human does it."""
 
 
 @contextmanager
 def equipment(
-    config: Config, asked: Plan, keep: Callable[[Input], None] | None = None
+    config: Config,
+    asked: Plan,
+    keep: Callable[[Input], None] | None = None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Iterator[Equipment]:
     """Everything for one run, opened; and closed again, whatever happens in between.
 
     With the injected rig the process moves into a namespace of its own and stays there, so it must not have
-    started a thread before. Errors: UsageError and RigError in one line each.
+    started a thread before. Errors: UsageError and RigError in one line each. ``tell`` gets, in one line
+    each, what does not stop the run but its user must know before.
     """
     with ExitStack() as stack:
         setup = _SETUPS[asked.rig](config, asked, stack)
@@ -97,7 +105,9 @@ def equipment(
                 snapshot.save(asked.state, coldplug.take(reason, setup.sysfs))
             return records
 
-        before = _last_presence(asked.state) if asked.state is not None else []
+        before = _last_presence(asked.state, tell) if asked.state is not None else []
+        if setup.sequence is not None:
+            _warn_of_ambiguity(setup.sequence, config.run.debounce_ms, tell)
         yield Equipment(
             start=_run_start(config, setup, witnesses),
             witnesses=witnesses,
@@ -173,14 +183,31 @@ def _open_witnesses(config: Config, setup: _Setup, stack: ExitStack) -> list[Wit
     return opened
 
 
-def _last_presence(state: Path) -> list[Presence]:
+def _last_presence(state: Path, tell: Callable[[str], None]) -> list[Presence]:
     """The scan that the run before left, if there is one that can be read."""
     loaded = snapshot.load(state)
+    if loaded.problem:
+        tell(loaded.problem)
     if loaded.snapshot is None:
         return []
     last = loaded.snapshot
     reason = "last" if last.boot_id == snapshot.boot_id() else "last_other_boot"
     return [Presence(last.presence.t_ns, reason, last.presence.devices)]
+
+
+def _warn_of_ambiguity(sequence: SequencePlan, debounce_ms: int, tell: Callable[[str], None]) -> None:
+    """Tell where a plan has levels shorter than the debounce time: what is not stable is not expected."""
+    if min(sequence.hold_floor_ns, sequence.rest_floor_ns) >= debounce_ms * _MS:
+        return
+    # Both ends of a hold move by the jitter. Without a stable hold nothing is ever plugged or pulled.
+    never = sequence.grid().hold_ms + 2 * sequence.jitter_ms < debounce_ms
+    enough_ms = math.ceil((debounce_ms + sequence.jitter_ms) / 50) * 50
+    tell(
+        f"with a gap of {sequence.gap_ms:g} ms and jitter of {sequence.jitter_ms:g} ms VBUS is "
+        f"{'never' if never else 'not always'} stable for the debounce time of {debounce_ms} ms: "
+        f"{'every pulse will be ambiguous and nothing expected' if never else 'pulses may be ambiguous'}; "
+        f"give --gap-ms {enough_ms} or more"
+    )
 
 
 # -- one function a rig -----------------------------------------------------------------------------
@@ -199,6 +226,22 @@ def _sequence(config: Config, ports: tuple[str, ...], own_gap_ms: int) -> Sequen
         density_per_s=rig.density_per_s or None,
         bounce=bounce,
     )
+
+
+def _parameters(sequence: SequencePlan) -> dict[str, int | float | str]:
+    """A sequence for the report, in the words of the injected rig."""
+    parameters: dict[str, int | float | str] = {
+        "sticks": sequence.sticks,
+        "cycles": sequence.cycles,
+        "ports": len(sequence.ports),
+        "gap_ms": sequence.gap_ms,
+        "jitter_ms": sequence.jitter_ms,
+        "seed": sequence.seed,
+        "bounce": sequence.bounce,
+    }
+    if sequence.density_per_s is not None:
+        parameters["density_per_s"] = sequence.density_per_s
+    return parameters
 
 
 def _setup_injected(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
@@ -221,8 +264,7 @@ def _setup_injected(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
         mock = mock_lines(ports)
         stack.callback(mock.factory.close)
         drive = mock.drive
-        truth = GpioWitness(mock.pins, mock.factory)
-        stack.callback(truth.close)
+        truth = _open_mock_truth(config, mock, stack)
     rig = InjectedRig(
         sequence,
         world,
@@ -231,7 +273,7 @@ def _setup_injected(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
         UdevdStandIn(world.dev, drop_every=asked.udevd_drops_every),
         die_after_steps=asked.die_after_steps,
     )
-    return _Setup(rig, truth, world.sys, [world.dev])
+    return _Setup(rig, truth, world.sys, [world.dev], sequence)
 
 
 def _setup_gadget(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
@@ -245,9 +287,9 @@ def _setup_gadget(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
     rig = GadgetRig(config.rig.ports, steps, lambda port, high: lines[0].drive(port, high))
     stack.callback(rig.close)
     stack.callback(lines[0].factory.close)
-    truth = GpioWitness(lines[0].pins, lines[0].factory)
-    stack.callback(truth.close)
-    return _Setup(rig, truth, Path("/sys"), _directories(config))
+    truth = _open_mock_truth(config, lines[0], stack)
+    sequence = _sequence(config, rig.ports, ENUMERATED_GAP_MS)
+    return _Setup(rig, truth, Path("/sys"), _directories(config), sequence)
 
 
 def _setup_relay(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
@@ -255,7 +297,15 @@ def _setup_relay(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
     sequence = _sequence(config, tuple(switch), ENUMERATED_GAP_MS)
     factory = _factory(config, stack)
     truth = _open_truth(config, {p.name: p.sense_gpio for p in config.ports}, factory, stack)
-    return _Setup(RelayRig(plan(sequence), switch, factory), truth, Path("/sys"), _directories(config))
+    rig = RelayRig(
+        plan(sequence),
+        switch,
+        factory,
+        active_high=config.gpio.switch_active_high,
+        vbus_at_rest=config.gpio.vbus_at_rest,
+        plan=_parameters(sequence),
+    )
+    return _Setup(rig, truth, Path("/sys"), _directories(config), sequence)
 
 
 def _setup_passive(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
@@ -297,9 +347,17 @@ def _factory(config: Config, stack: ExitStack) -> Factory:
     if name == "plugmeter-gpiod":
         factory: Factory = GpiodFactory(config.gpio.chip or None)
     else:
+        # gpiozero itself takes a factory's name only from the environment (Device._default_pin_factory).
+        known = entry_points(group="gpiozero_pin_factories")
         try:
-            factory = Device._default_pin_factory(name)
-        except (BadPinFactory, ImportError) as error:
+            made = known[name if name in known.names else name.lower()]
+        except KeyError:
+            raise UsageError(
+                f"gpio.factory = {name!r} is unknown; this machine has {', '.join(sorted(known.names))}"
+            ) from None
+        try:
+            factory = made.load()()
+        except (GPIOZeroError, ImportError, OSError, RuntimeError) as error:
             raise UsageError(f"gpio.factory = {name!r} cannot be used: {error}") from error
     stack.callback(factory.close)
     return factory
@@ -307,8 +365,19 @@ def _factory(config: Config, stack: ExitStack) -> Factory:
 
 def _open_truth(
     config: Config, lines: Mapping[str, int | str], factory: Factory, stack: ExitStack
-) -> GpioWitness:
+) -> GpioWitness | None:
+    """The witness of real lines, unless the configuration wants none."""
+    if not config.witnesses.gpio:
+        return None
     pull_up = {"none": None, "up": True, "down": False}[config.gpio.pull]
     truth = GpioWitness(lines, factory, pull_up, config.gpio.active_high)
+    stack.callback(truth.close)
+    return truth
+
+
+def _open_mock_truth(config: Config, mock: MockLines, stack: ExitStack) -> GpioWitness | None:
+    if not config.witnesses.gpio:
+        return None
+    truth = GpioWitness(mock.pins, mock.factory)
     stack.callback(truth.close)
     return truth

@@ -7,6 +7,8 @@ from dataclasses import MISSING, dataclass, field
 from plugmeter.settings import key
 
 PORTS_LIMIT = 256
+MOST_RIG_PORTS = 44
+"""The lines of gpiozero's mock board, which stand for VBUS (rigs.lines)."""
 _GIB = 1_073_741_823
 """SO_RCVBUF is an int that the kernel doubles (socket(7)): half of INT_MAX."""
 
@@ -49,7 +51,7 @@ class Witnesses:
     """[witnesses]: who is asked."""
 
     gpio: bool = key(
-        True, "The GPIO lines of [ports]: the ground truth. Without it no run earns a certificate."
+        True, "The GPIO lines that sense VBUS: the ground truth. Without it no run earns a certificate."
     )
     netlink: bool = key(True, "The kernel's own uevents.")
     udev: bool = key(True, "The events that udevd sends on.")
@@ -69,7 +71,7 @@ class Netlink:
     ring_slots: int = key(
         2_048,
         "Slots of the ring between receive thread and pipeline; beyond them the rest waits in the socket.",
-        low=16, high=1_048_576,
+        low=16, high=65_536, power_of_two=True,
     )  # fmt: skip
     reorder_window_ms: int = key(
         500,
@@ -103,7 +105,8 @@ class Inotify:
 
     directories: tuple[str, ...] = key(
         ("/dev",),
-        "The folders to watch for nodes that are created, changed or deleted.",
+        "The folders to watch for nodes that are created, changed or deleted. The injected rig watches only"
+        " the folder of its own simulated nodes.",
         low=1, high=64, pattern=r"/[^\0]{0,4094}", pattern_text='a list of full paths, such as ["/dev"]',
     )  # fmt: skip
 
@@ -129,6 +132,12 @@ class Gpio:
         "The bias of the sense lines. A divider from VBUS wants none.",
         choices=("none", "up", "down"),
     )  # fmt: skip
+    switch_active_high: bool = key(
+        True, "Whether a high switch line turns VBUS on. For the relay rig, which alone switches VBUS."
+    )
+    vbus_at_rest: bool = key(
+        False, "Whether the relay rig leaves VBUS on before its first step and after its last."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +159,17 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rig:
-    """[rig]: what is plugged, how often and how fast. Options of the command line win over it."""
+    """[rig]: what is plugged, how often and how fast. Options of the command line win over it; the passive
+    rig obeys none of it."""
 
     sticks: int = key(120, "How many different USB sticks take turns.", low=1, high=1_000_000)
     cycles: int = key(1, "How often each of them is plugged and pulled.", low=1, high=1_000_000)
-    ports: int = key(8, "Ports of the injected rig, which simulates them.", low=1, high=PORTS_LIMIT)
+    ports: int = key(
+        8,
+        "Ports of the injected and gadget rigs, which simulate them; gadget has 32 at most. The relay rig and"
+        " --real-lines take those of [ports].",
+        low=1, high=MOST_RIG_PORTS,
+    )  # fmt: skip
     gap_ms: int = key(
         0,
         "The least time between two changes of one port, from 50 ms on. 0 takes what the rig needs:"

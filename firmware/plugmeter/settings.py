@@ -50,6 +50,7 @@ class Key:
     pattern: str = ""
     pattern_text: str = ""
     required: bool = False
+    power_of_two: bool = False
 
     def limits(self) -> str:
         """What a value of this key must be, in words that follow "it must be"."""
@@ -57,7 +58,7 @@ class Key:
             return " or ".join(", ".join(shown(choice) for choice in self.choices).rsplit(", ", 1))
         if self.pattern_text:
             return self.pattern_text
-        words = _KINDS[self.kind]
+        words = "a power of two" if self.power_of_two else _KINDS[self.kind]
         if self.low is not None and self.high is not None:
             words += f", {self.low} to {self.high}"
         return f"{words} {self.unit}".rstrip()
@@ -74,10 +75,13 @@ def key(
     choices: tuple[str, ...] = (),
     pattern: str = "",
     pattern_text: str = "",
+    power_of_two: bool = False,
 ) -> Any:  # noqa: ANN401  as dataclasses.field
     """A dataclass field that is a key. ``kind`` is for a default that has not got it: None, MISSING."""
     required = default is MISSING
-    known = Key(kind or type(default), doc, unit, low, high, choices, pattern, pattern_text, required)
+    known = Key(
+        kind or type(default), doc, unit, low, high, choices, pattern, pattern_text, required, power_of_two
+    )
     if required:
         return field(metadata={"key": known})
     return field(default=default, metadata={"key": known})
@@ -210,6 +214,8 @@ def _wrong(raw: object, known: Key) -> str:
             return " cannot be"
     elif isinstance(raw, int | float) and not isinstance(raw, bool) and not _within(raw, known):
         return " is out of range"
+    elif known.power_of_two and isinstance(raw, int) and raw.bit_count() != 1:
+        return " is not a power of two"
     return ""
 
 

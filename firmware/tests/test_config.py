@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from plugmeter import config
 from plugmeter.config import ConfigError
-from plugmeter.sections import Config, Port
+from plugmeter.rigs.lines import MOST_MOCK_PORTS
+from plugmeter.sections import Config, Port, Rig
 from plugmeter.settings import PROBLEMS_SHOWN, Key, keys
+from plugmeter.witnesses.ring import MessageRing
 
 SECTIONS = ("run", "witnesses", "netlink", "udev", "inotify", "gpio", "rig")
 
@@ -157,6 +159,15 @@ def test_values_are_read() -> None:
             "[witnesses]\ngpio = 1",
             "witnesses.gpio = 1 is a whole number; it must be true or false",
         ),
+        (
+            "[netlink]\nring_slots = 1000",
+            "netlink.ring_slots = 1000 is not a power of two; it must be a power of two, 16 to 65536",
+        ),
+        (
+            "[netlink]\nring_slots = 131072",
+            "netlink.ring_slots = 131072 is out of range; it must be a power of two, 16 to 65536",
+        ),
+        ("[rig]\nports = 45", "rig.ports = 45 is out of range; it must be a whole number, 1 to 44"),
         (
             '[gpio]\npull = "upp"',
             'gpio.pull = "upp" is not known (did you mean "up"?); it must be "none", "up" or "down"',
@@ -308,6 +319,19 @@ def test_describe_has_every_effective_value() -> None:
     assert described["ports"] == {"1-1": {"sense_gpio": 4}}
 
 
+def test_the_rig_may_have_as_many_ports_as_the_mock_board_has_lines() -> None:
+    assert keys(Rig)["ports"].high == MOST_MOCK_PORTS
+
+
+@given(st.one_of(st.integers(-1, 4096), st.integers(0, 12).map(lambda power: 2**power)))
+def test_every_ring_that_is_accepted_can_be_made(slots: int) -> None:
+    text = f"[netlink]\nring_slots = {slots}"
+    if slots in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096):
+        assert MessageRing(config.parse(text, "f.toml").netlink.ring_slots, 64).slots == slots
+    else:
+        assert len(problems(text)) == 1
+
+
 # What a user might write: mostly known names, with values of every kind.
 names = st.one_of(st.sampled_from([name for _, name, _ in all_keys()]), st.text(max_size=8))
 values: st.SearchStrategy[Any] = st.recursive(
@@ -384,6 +408,8 @@ def good_values(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
             value = st.booleans()
         elif known.choices:
             value = st.sampled_from(known.choices)
+        elif known.power_of_two:
+            value = st.sampled_from([2**power for power in range(4, 17)])
         elif known.kind is int:
             assert known.low is not None
             assert known.high is not None

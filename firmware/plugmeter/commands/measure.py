@@ -39,13 +39,28 @@ Ctrl-C ends the run early and reports what was seen; a second one ends it at onc
 """
 
 
+_OF_THE_PLAN = {
+    "sticks": "--sticks",
+    "cycles": "--cycles",
+    "ports": "--ports",
+    "seed": "--seed",
+    "gap_ms": "--gap-ms",
+    "jitter_ms": "--jitter-ms",
+    "density_per_s": "--density",
+    "bounce": "--bounce",
+}
+"""The keys of [rig], and the options that win over them."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``plugmeter measure``."""
     parser.add_argument(
         "--rig", choices=daemon.RIGS, default="injected", help="who plugs (default: injected)"
     )
     parser.add_argument("--config", metavar="FILE", help="a configuration (TOML); see plugmeter check")
-    plan = parser.add_argument_group("what is plugged (default: [rig] of the configuration)")
+    plan = parser.add_argument_group(
+        "what is plugged, where a rig does it (default: [rig] of the configuration)"
+    )
     plan.add_argument("--sticks", type=int, metavar="N", help="how many different sticks take turns")
     plan.add_argument("--cycles", type=int, metavar="N", help="how often each is plugged and pulled")
     plan.add_argument("--ports", type=int, metavar="N", help="on how many ports (injected and gadget rigs)")
@@ -94,7 +109,7 @@ def _measure(settings: Config, asked: Plan, args: argparse.Namespace) -> Pipelin
     with ExitStack() as stack:
         signals = stack.enter_context(_Signals())
         keep = stack.enter_context(_recording(args.record)).write if args.record else None
-        gear = stack.enter_context(daemon.equipment(settings, asked, keep))
+        gear = stack.enter_context(daemon.equipment(settings, asked, keep, _tell))
         ready_interpreter()
         signals.running = True
         try:
@@ -102,6 +117,10 @@ def _measure(settings: Config, asked: Plan, args: argparse.Namespace) -> Pipelin
         finally:
             signals.running = False
             progress.done()
+
+
+def _tell(note: str) -> None:
+    print(f"plugmeter: {note}", file=sys.stderr)
 
 
 @contextmanager
@@ -150,13 +169,16 @@ class _Signals:
 def _settings(args: argparse.Namespace) -> Config:
     """The configuration, with what the command line says instead of it."""
     settings = config.load(args.config) if args.config else config.default()
-    given = {
-        name: value
-        for name in ("sticks", "cycles", "ports", "seed", "gap_ms", "jitter_ms", "density_per_s", "bounce")
-        if (value := getattr(args, name)) is not None
-    }
+    given = {name: value for name in _OF_THE_PLAN if (value := getattr(args, name)) is not None}
     if args.duration is not None and args.rig != "passive":
         raise UsageError("--duration is for --rig passive; the other rigs end with their plan")
     if args.real_lines and args.rig != "injected":
         raise UsageError("--real-lines is for --rig injected; the relay rig has real lines anyway")
+    if given and args.rig == "passive":
+        raise UsageError(
+            f"{_OF_THE_PLAN[next(iter(given))]} is not for --rig passive, where you do the plugging"
+        )
+    if "ports" in given and (args.rig == "relay" or args.real_lines):
+        rig = "--real-lines" if args.real_lines else "--rig relay"
+        raise UsageError(f"--ports is not for {rig}, which takes the ports from [ports] of the configuration")
     return replace(settings, rig=config.with_rig(settings.rig, given))

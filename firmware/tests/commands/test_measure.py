@@ -304,6 +304,7 @@ def test_a_folder_without_permission_is_refused_before_the_run(ordinary: Command
         ("--rig", "relay"),
         ("--real-lines",),
         ("--duration", "5"),
+        ("--ports", "45"),
         ("--rig", "passive", "--duration", "-1"),
         ("--rig", "passive", "--duration", "nan"),
         ("--config", "/no/such/file.toml"),
@@ -315,6 +316,71 @@ def test_a_folder_without_permission_is_refused_before_the_run(ordinary: Command
 )
 def test_absurd_options_are_one_line_and_status_2(plugmeter: CommandLine, arguments: tuple[str, ...]) -> None:
     one_line(plugmeter("measure", "--quiet", *arguments), 2)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--sticks", "4"),
+        ("--cycles", "2"),
+        ("--ports", "2"),
+        ("--seed", "1"),
+        ("--gap-ms", "250"),
+        ("--jitter-ms", "0"),
+        ("--density", "5"),
+        ("--bounce", "none"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_the_passive_rig_cannot_obey_is_refused(
+    plugmeter: CommandLine, option: tuple[str, str]
+) -> None:
+    said = one_line(plugmeter("measure", "--rig", "passive", "--duration", "0.1", *option), 2)
+    assert f"{option[0]} is not for --rig passive" in said
+
+
+@pytest.mark.parametrize("lines", [("--rig", "relay"), ("--real-lines",)], ids=" ".join)
+def test_ports_are_not_for_real_lines(plugmeter: CommandLine, lines: tuple[str, ...]) -> None:
+    said = one_line(plugmeter("measure", *lines, "--ports", "2"), 2)
+    assert f"--ports is not for {' '.join(lines)}" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ("--gap-ms", "50"),
+            "never stable for the debounce time of 100 ms: every pulse will be ambiguous and nothing"
+            " expected; give --gap-ms 150 or more",
+        ),
+        (("--gap-ms", "110"), "not always stable for the debounce time of 100 ms: pulses may be ambiguous"),
+    ],
+)
+def test_a_gap_too_short_for_the_debounce_is_told_before_the_run(
+    plugmeter: CommandLine, options: tuple[str, ...], words: str
+) -> None:
+    done = plugmeter(*QUICK, *options, "--json", "-")
+    assert words in one_line(done, done.returncode)
+    report = reported(done.stdout)
+    assert (report["expected"] == 0) == ("never" in words)
+
+
+def test_a_damaged_state_is_told_and_the_run_is_made(plugmeter: CommandLine, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.write_text("nonsense")
+    done = plugmeter(*QUICK, "--state", str(state), "--json", "-")
+    assert f"the USB snapshot {state} is damaged" in one_line(done, 0)
+    assert reported(done.stdout)["coldplug"]["before_start"] is None
+
+
+def test_without_its_gpio_witness_a_run_has_no_ground_truth(plugmeter: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[witnesses]\ngpio = false\n")
+    done = plugmeter(*QUICK, "--config", str(file), "--json", "-")
+    report = reported(done.stdout)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "gpio" not in report["witnesses"]
+    assert report["certificate"]["reasons"] == ["no ground truth: no port has a sense line"]
 
 
 @pytest.mark.skipif(
