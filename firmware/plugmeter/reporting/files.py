@@ -16,7 +16,8 @@ def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` (as UTF-8) to a file, or to standard output where ``path`` is ``-``.
 
     A regular file is replaced whole or not at all (``files.replace_file``). What is there and is no
-    regular file (/dev/stdout, a FIFO) is written to directly, since a rename would replace it. Raises PlugmeterError.
+    regular file (/dev/stdout, a FIFO) is written to directly, since a rename would replace it.
+    Raises PlugmeterError.
     """
     data = text.encode("utf-8", "backslashreplace")
     if str(path) == "-":
