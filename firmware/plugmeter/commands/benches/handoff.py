@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             for each in results
             if each.eligible and each.name != "ring"
         ),
-        "what the ring gains on a queue of batches is its own; the rest of its gain on queue.Queue is batching",
+        "what the ring gains on a queue of batches is its own; all else on queue.Queue is batching",
         *(f"what one pays for {each.name}: {each.price}" for each in results),
         load_line(),
     ]
