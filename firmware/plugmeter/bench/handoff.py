@@ -4,6 +4,13 @@ One thread hands over batches of messages as recvmmsg(2) leaves them, another ta
 each. The same messages, the same notification (an eventfd, once a batch at the most) where the
 candidate has none of its own. Candidates that are unbounded, or drop without counting, are measured
 for comparison and may not be used.
+
+Per message the queues pay a lock and a wake-up that the ring pays once a batch; so they are there once
+more with a whole batch as one item, and what is left between those and the ring is the ring's own doing.
+
+A hand-off that is full drops nothing itself: its producer waits, does not read its socket meanwhile, and
+the kernel's queue of that socket holds what comes, and counts what it has to drop (sk_drops, in
+/proc/net/netlink; netlink(7)).
 """
 
 from __future__ import annotations
@@ -153,6 +160,65 @@ class DequeHandOff(_Copying):
         return taken
 
 
+class _Batching(_Copying):
+    """A whole batch is one item; the bound is on messages, counted on either side by one writer alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._put = 0
+        self._taken = 0
+
+    def _make(self, count: int) -> tuple[int, list[bytes]]:
+        while CAPACITY - (self._put - self._taken) < count:
+            time.sleep(0)
+        self._put += count
+        buffer = self._buffer
+        return time.monotonic_ns(), [bytes(buffer) for _ in range(count)]
+
+    def _look(self, batch: tuple[int, list[bytes]]) -> int:
+        seen = 0
+        for data in batch[1]:
+            seen += data is not None
+        self._taken += len(batch[1])
+        return seen
+
+
+class QueueBatchHandOff(_Batching):
+    """``queue.Queue`` of batches: a lock and a condition once a batch, a copy for every message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._queue: queue.Queue[tuple[int, list[bytes]]] = queue.Queue()  # bounded by _make
+
+    def put(self, count: int) -> None:
+        self._queue.put(self._make(count))
+
+    def take(self) -> int:
+        return self._look(self._queue.get())
+
+
+class DequeBatchHandOff(_Batching):
+    """``collections.deque`` of batches, and an eventfd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deque: deque[tuple[int, list[bytes]]] = deque()  # bounded by _make
+        self._bell = _Doorbell()
+
+    def put(self, count: int) -> None:
+        self._deque.append(self._make(count))
+        self._bell.ring()
+
+    def take(self) -> int:
+        self._bell.wait()
+        return sum(self._look(self._deque.popleft()) for _ in range(len(self._deque)))
+
+
+WAITS = "waits; kernel counts"
+"""The producer waits, and the kernel's socket queue holds the rest and counts what it drops."""
+GROWS = "grows without end"
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One way to hand over. ``eligible``: bounded, and nothing is dropped without being counted."""
@@ -160,6 +226,8 @@ class Candidate:
     name: str
     make: Callable[[], HandOff]
     eligible: bool
+    when_full: str
+    """What becomes of a message for which there is no room: ``WAITS`` or ``GROWS``."""
     price: str
     """What one pays for it, in words."""
 
@@ -169,28 +237,46 @@ CANDIDATES = (
         "ring",
         RingHandOff,
         True,
+        WAITS,
         f"{CAPACITY} slots of 4 KiB are set aside for good, one producer and one consumer only, "
         "and a message must be read before the drain ends",
     ),
-    Candidate("queue.Queue", QueueHandOff, True, "a lock, a condition and a copy for every message"),
+    Candidate("queue.Queue", QueueHandOff, True, WAITS, "a lock, a condition and a copy for every message"),
     Candidate(
-        "deque", DequeHandOff, True, "a copy and a tuple for every message; the bound is our own check"
+        "deque", DequeHandOff, True, WAITS, "a copy and a tuple for every message; the bound is our own check"
     ),
     Candidate(
-        "queue.SimpleQueue", SimpleQueueHandOff, False, "no bound: a stalled consumer costs all memory"
+        "queue.Queue, batches",
+        QueueBatchHandOff,
+        True,
+        WAITS,
+        "a copy for every message; the bound is our own count of messages",
+    ),
+    Candidate(
+        "deque, batches",
+        DequeBatchHandOff,
+        True,
+        WAITS,
+        "a copy for every message; the bound is our own count of messages",
+    ),
+    Candidate(
+        "queue.SimpleQueue", SimpleQueueHandOff, False, GROWS, "no bound: a stalled consumer costs all memory"
     ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class HandOffResult:
-    """One candidate's medians. ``ratio`` is queue.Queue's time over this one's, pair by pair."""
+    """One candidate's medians. ``ratio_to_queue`` is queue.Queue's time over this one's, pair by pair."""
 
     name: str
     eligible: bool
     ns_per_event: float
     ratio_to_queue: float
+    ring_ratio: float
+    """This one's time over the ring's, pair by pair: above 1 the ring is faster."""
     blocks_per_event: float
+    when_full: str
     price: str
 
 
@@ -234,7 +320,9 @@ def compare(events: int = 200_000, runs: int = 5) -> list[HandOffResult]:
             eligible=c.eligible,
             ns_per_event=statistics.median(r[c.name] for r in rounds),
             ratio_to_queue=statistics.median(r["queue.Queue"] / r[c.name] for r in rounds),
+            ring_ratio=statistics.median(r[c.name] / r["ring"] for r in rounds),
             blocks_per_event=blocks_per_event(c.make),
+            when_full=c.when_full,
             price=c.price,
         )
         for c in CANDIDATES

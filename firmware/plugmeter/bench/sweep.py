@@ -57,9 +57,12 @@ class Saying:
     """One of the figures that people tell of a plain listener with a default buffer."""
 
     density: float
-    """Plugs a second; 0 is "idle", held against the lowest density that was tried."""
+    """Plugs a second; 0 is "idle", held against the lowest that was tried, if at most ``IDLE_PER_S``."""
     loss_rate: float
 
+
+IDLE_PER_S = 10.0
+"""Plugs a second that may still be called idle: a storm at 0 would have no events to lose."""
 
 FOLKLORE = (Saying(0, 0.0), Saying(85, 0.023), Saying(110, 0.187))
 
@@ -132,7 +135,8 @@ def judge(points: Sequence[Point]) -> list[Judged]:
         if saying.density:
             point = next((each for each in points if each.density == saying.density), None)
         else:
-            point = min(points, key=lambda each: each.density, default=None)
+            quiet = [each for each in points if each.density <= IDLE_PER_S]
+            point = min(quiet, key=lambda each: each.density, default=None)
         judged.append(Judged(saying, point, _answer(saying, point)))
     return judged
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import select
-import shlex
 import signal
-import subprocess
 import time
 import traceback
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from plugmeter.bench.command import Command, Lines
 from plugmeter.bench.programs import PROGRAMS, Heard
-from plugmeter.bench.storm import DEVICE, MARK, Emitted, Storm, blow, say_end
-from plugmeter.errors import PlugmeterError, UsageError
-from plugmeter.measure.latency import LatencyHistogram
+from plugmeter.bench.storm import Emitted, Storm, blow, say_end
+from plugmeter.errors import PlugmeterError
 from plugmeter.measure.statistics import clopper_pearson
 from plugmeter.rigs.injection import Injector
 
@@ -26,12 +23,8 @@ _END_EVERY_S = 0.02
 _DRAIN_S = 120.0
 """How long a listener may go on reading what it has in its queue after the storm."""
 _COMMAND_QUIET_S = 1.0
-"""A command that has printed nothing for so long has read all it will."""
+"""A command that has printed no event for so long has read all it will."""
 _COMMAND_SETTLE_S = 1.0
-
-
-_BIND = re.compile(r"\b(?:un)?bind\b")
-"""A line about a usb_device that is no add or remove."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +45,8 @@ class Trial:
     latency_p99_us: float
     latency_max_us: float
     known_lost: int
+    cut_bytes: int = 0
+    """Of over-long lines of a command, and not looked at."""
 
     @property
     def lost(self) -> int:
@@ -173,47 +168,43 @@ def _summary(heard: Heard) -> dict[str, float]:
 
 def _try_command(command: str, storm: Storm) -> Trial:
     """A command of the user's: each line that names a devpath of the storm is an event received."""
-    try:
-        words = shlex.split(command)
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
-    except (OSError, ValueError, IndexError) as error:
-        raise UsageError(
-            f"--listener {command!r} cannot be run ({error}); give a command, or one of {', '.join(PROGRAMS)}"
-        ) from error
-    assert process.stdout is not None  # subprocess.PIPE
-    lines = _Lines(process.stdout.fileno())
-    try:
-        lines.read_for(_COMMAND_SETTLE_S)  # it says by nothing when it listens
-        if process.poll() is not None:
-            raise PlugmeterError(f"--listener {command!r} ended at once, with status {process.returncode}")
+    with Command(command, ", ".join(PROGRAMS)) as running:
+        lines = running.lines
+        settled_s = time.monotonic() + _COMMAND_SETTLE_S
+        while (left_s := settled_s - time.monotonic()) > 0:
+            lines.read_for(left_s)  # it says by nothing when it listens
+        if running.has_ended():
+            raise PlugmeterError(f"--listener {command!r} ended at once; give one that goes on listening")
         emitted = _blow_in_child(storm, lines)
-        while lines.read_for(_COMMAND_QUIET_S):
-            pass
-    finally:
-        process.terminate()
-        _, _status, usage = os.wait4(process.pid, 0)
-        process.returncode = 0
-        process.stdout.close()
+        if not lines.read_until_quiet(_COMMAND_QUIET_S, time.monotonic() + _DRAIN_S):
+            raise PlugmeterError(
+                f"--listener {command!r} still prints events {_DRAIN_S:g} s after the storm; "
+                "try a lower density"
+            )
+        received, cut_bytes = lines.uevents, lines.cut_bytes
+    usage = running.usage
+    assert usage is not None  # known after the end
     latency = lines.latency.summary()
     spent_ns = lines.last_ns - lines.first_ns
     return Trial(
         listener=command,
         handler_ms=0.0,
         emitted=emitted.uevents,
-        received=lines.uevents,
+        received=received,
         devices_emitted=emitted.devices,
         devices_received=lines.devices,
         plugs_per_s=emitted.plugs_per_s,
-        events_per_s=lines.uevents * 1e9 / spent_ns if spent_ns > 0 else 0.0,
-        cpu_us_per_event=_cpu_us(usage.ru_utime + usage.ru_stime, lines.uevents),
+        events_per_s=received * 1e9 / spent_ns if spent_ns > 0 else 0.0,
+        cpu_us_per_event=_cpu_us(usage.ru_utime + usage.ru_stime, received),
         latency_p50_us=latency.p50_us,
         latency_p99_us=latency.p99_us,
         latency_max_us=latency.max_us,
         known_lost=0,
+        cut_bytes=cut_bytes,
     )
 
 
-def _blow_in_child(storm: Storm, lines: _Lines) -> Emitted:
+def _blow_in_child(storm: Storm, lines: Lines) -> Emitted:
     """The storm in a process of its own, so that the command's pipe is read meanwhile and never full."""
     here, there = os.pipe()
     pid = os.fork()
@@ -232,46 +223,15 @@ def _blow_in_child(storm: Storm, lines: _Lines) -> Emitted:
         while not select.select([here], [], [], 0)[0]:
             lines.read_for(0.05)
         said = _said(here)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)  # a storm may have an hour to go
+        raise
     finally:
         os.close(here)
         os.waitpid(pid, 0)
     if not said.startswith("{"):
         raise PlugmeterError(f"the storm died: {said}")
     return Emitted(**json.loads(said))
-
-
-class _Lines:
-    """Counts the events in what a command prints."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._rest = b""
-        self.uevents = 0
-        self.devices = 0
-        self.first_ns = 0
-        self.last_ns = 0
-        self.latency = LatencyHistogram()
-
-    def read_for(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` for something, and take all that is there; whether anything came."""
-        if not select.select([self._descriptor], [], [], seconds)[0]:
-            return False
-        data = os.read(self._descriptor, 1 << 20)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        now_ns = time.monotonic_ns()
-        for line in lines:
-            self._take(line.decode(errors="replace"), now_ns)
-        return bool(data)
-
-    def _take(self, line: str, now_ns: int) -> None:
-        mark = MARK.search(line)
-        if mark is None:
-            return
-        self.uevents += 1
-        self.devices += DEVICE.search(line) is not None and _BIND.search(line) is None
-        self.first_ns = self.first_ns or now_ns
-        self.last_ns = now_ns
-        self.latency.record_ns(now_ns - int(mark[1]))
 
 
 def _cpu_us(cpu_s: float, events: int) -> float:

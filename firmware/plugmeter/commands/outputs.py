@@ -38,8 +38,27 @@ def check(args: argparse.Namespace) -> None:
         special = Path(name).exists() and not Path(name).is_file()  # /dev/stdout, a FIFO: written to directly
         if not special and not os.access(folder, os.W_OK | os.X_OK):
             raise UsageError(f"{option} {name}: no permission to write in {folder}; name another file")
+    _check_apart(args)
     if args.html:
         html.check_available()
+
+
+def _check_apart(args: argparse.Namespace) -> None:
+    """No two of the files of a command may be one: the later would overwrite the earlier."""
+    taken: dict[str, str] = {}
+    for name in ("config", "file", "record", "state", "json", "html"):
+        value = getattr(args, name, None)
+        if value in (None, "-"):
+            continue
+        place = os.path.realpath(value)
+        if Path(place).exists() and not Path(place).is_file():
+            continue  # /dev/null may well be named twice
+        option = "FILE" if name == "file" else f"--{name}"
+        if place in taken:
+            raise UsageError(
+                f"{taken[place]} and {option} are the same file, {value}; give each a file of its own"
+            )
+        taken[place] = option
 
 
 def deliver(args: argparse.Namespace, report: Report) -> int:

@@ -10,7 +10,18 @@ from importlib.util import find_spec
 from typing import Any
 
 from plugmeter.bench.programs import PROGRAMS
-from plugmeter.bench.sweep import FOLKLORE, GOOD_RATE, Judged, Knee, Point, judge, knee, sweep, verdict
+from plugmeter.bench.sweep import (
+    FOLKLORE,
+    GOOD_RATE,
+    IDLE_PER_S,
+    Judged,
+    Knee,
+    Point,
+    judge,
+    knee,
+    sweep,
+    verdict,
+)
 from plugmeter.errors import UsageError
 from plugmeter.reporting.charts import missing_extra
 from plugmeter.reporting.files import write_text
@@ -133,7 +144,8 @@ def _tell(point: Point) -> None:
     trial = point.trial
     sys.stderr.write(
         f"{point.density:g} plugs/s: {trial.lost:,} of {trial.emitted:,} uevents lost"
-        f"{' (looking for the knee)' if point.refined else ''}\n"
+        f"{' (looking for the knee)' if point.refined else ''}"
+        f"{f'; {trial.cut_bytes:,} bytes of over-long lines not looked at' if trial.cut_bytes else ''}\n"
     )
     sys.stderr.flush()
 
@@ -196,7 +208,8 @@ def _saying_line(each: Judged) -> str:
     where = f"at {each.saying.density:g} plugs/s" if each.saying.density else "when idle"
     said = f"{_percent(each.saying.loss_rate)} {where}: {each.answer}"
     if each.point is None:
-        return f"{said}; add {each.saying.density:g} to --densities"
+        wanted = f"{each.saying.density:g}" if each.saying.density else f"{IDLE_PER_S:g} or less"
+        return f"{said}; add {wanted} to --densities"
     at = "" if each.saying.density else f" at {each.point.density:g} plugs/s"
     return f"{said}; measured {_percent(each.point.trial.loss_rate)}{at} ({_interval(each.point.trial.ci95)})"
 

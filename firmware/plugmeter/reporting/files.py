@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import sys
 from pathlib import Path
 
 from plugmeter.errors import PlugmeterError
+from plugmeter.files import mode_of, replace_file, write_all
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` (as UTF-8) to a file, or to standard output where ``path`` is ``-``.
 
-    A file is written beside its place, synced and renamed into it (rename(2)), so a reader sees the old
-    file or the new one, also after a power cut; whatever fails, the old file stays and nothing
-    half-written remains. A symbolic link is followed. What is there and is no regular file (/dev/stdout,
-    a FIFO) is written to directly, since a rename would replace it. Raises PlugmeterError.
+    A regular file is replaced whole or not at all (``files.replace_file``). What is there and is no
+    regular file (/dev/stdout, a FIFO) is written to directly, since a rename would replace it.
+    Raises PlugmeterError.
     """
     data = text.encode("utf-8", "backslashreplace")
     if str(path) == "-":
@@ -27,64 +26,19 @@ def write_text(path: str | Path, text: str) -> None:
     target = Path(path)
     try:
         place = Path(os.path.realpath(target))  # Path.resolve raises RuntimeError on loops in 3.11
-        mode = _mode_of(place)
+        mode = mode_of(place)
         if mode is None or stat.S_ISREG(mode):
-            _replace(place, data, mode)
+            replace_file(place, data)
         else:
             _write_through(place, data)
     except OSError as error:
         raise PlugmeterError(f"cannot write {target}: {_reason(error, target)}") from error
 
 
-def _mode_of(place: Path) -> int | None:
-    try:
-        return place.stat().st_mode
-    except FileNotFoundError:
-        return None
-
-
-def _replace(place: Path, data: bytes, old_mode: int | None) -> None:
-    temporary = place.with_name(f".{place.name[:200]}.{secrets.token_hex(6)}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    renamed = False
-    try:
-        try:
-            if old_mode is not None:
-                os.fchmod(fd, stat.S_IMODE(old_mode))
-            _write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.replace(place)
-        renamed = True
-    finally:
-        if not renamed:  # also on Ctrl-C
-            temporary.unlink(missing_ok=True)
-    _sync_directory(place.parent)
-
-
 def _write_through(place: Path, data: bytes) -> None:
     fd = os.open(place, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        _write_all(fd, data)
-    finally:
-        os.close(fd)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-
-
-def _sync_directory(directory: Path) -> None:
-    """So that the rename outlasts a power cut; file systems that cannot sync a directory say EINVAL."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
+        write_all(fd, data)
     finally:
         os.close(fd)
 

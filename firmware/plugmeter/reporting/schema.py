@@ -17,11 +17,12 @@ from typing import Any, TypeAlias
 import fastjsonschema
 
 from plugmeter.errors import UsageError
+from plugmeter.files import read_regular
 from plugmeter.measure.report import SCHEMA
 
 Report: TypeAlias = Mapping[str, Any]
 
-_REPORT_LIMIT_BYTES = 256 * 1024 * 1024
+_REPORT_LIMIT_BYTES = 64 * 1024 * 1024
 
 
 @cache
@@ -52,9 +53,7 @@ def fault_of(report: object) -> str | None:
 def read_report(path: Path) -> Report:
     """The report in a file. Raises UsageError, one line, where there is none that we understand."""
     try:
-        if path.stat().st_size > _REPORT_LIMIT_BYTES:
-            raise UsageError(f"{path} is too large for a report (over {_REPORT_LIMIT_BYTES >> 20} MiB)")
-        text = path.read_text("utf-8")
+        text = read_regular(path, _REPORT_LIMIT_BYTES).decode("utf-8")
         report = json.loads(text, parse_constant=_refuse_constant)
     except OSError as error:
         raise UsageError(

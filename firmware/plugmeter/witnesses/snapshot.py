@@ -1,23 +1,26 @@
 """The last coldplug scan, kept on disk: what was plugged when we last looked.
 
-Written whole or not at all: a temporary file, fsync, rename, and fsync of the directory. What cannot
-be read back is put aside and not deleted, and said.
+Written whole or not at all (``files.replace_file``). What cannot be read back is put aside and not
+deleted, and said.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from plugmeter.errors import PlugmeterError
+from plugmeter.files import read_regular, replace_file
 from plugmeter.measure.presence import Change, differences
 from plugmeter.records import Device, Presence
 
 _FORMAT = "plugmeter-snapshot-1"
+
+_LIMIT_BYTES = 16 * 1024 * 1024
+"""A device is some 200 bytes, and a host has at most 127 on each bus."""
 
 _ASIDE_LIMIT = 16
 """So many damaged files are kept; the next takes the place of the last of them."""
@@ -58,35 +61,28 @@ def save(path: Path, presence: Presence, boot: str | None = None) -> None:
     """
     body = _body(Snapshot(presence, boot_id() if boot is None else boot))
     text = json.dumps({"format": _FORMAT, "crc32": _checksum(body), **body}, indent=1) + "\n"
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_directory(path.parent)
+        replace_file(path, text.encode())
     except OSError as error:
         raise PlugmeterError(
-            f"cannot keep the USB snapshot in {path}: {error.strerror}; choose a place that can be written"
+            f"cannot keep the USB snapshot in {path}: {_reason(error)}; choose a place that can be written"
         ) from error
 
 
 def load(path: Path) -> Loaded:
     """The snapshot in ``path``. A damaged one is renamed to ``.damaged-N`` beside it, and said.
 
-    Raises PlugmeterError if the file is there and may not be read or put aside.
+    Raises PlugmeterError if the file is there and may not be read or put aside,
+    and for what is no regular file or far too large: that is not ours, and stays.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, _LIMIT_BYTES)
     except FileNotFoundError:
         return Loaded(None)
     except OSError as error:
-        raise PlugmeterError(f"cannot read the USB snapshot {path}: {error.strerror}") from error
+        raise PlugmeterError(
+            f"cannot read the USB snapshot {path}: {_reason(error)}; name another file"
+        ) from error
     try:
         return Loaded(decode(data))
     except ValueError as error:
@@ -160,18 +156,13 @@ def _checksum(body: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(body, sort_keys=True).encode())
 
 
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
 def _free_name(path: Path) -> Path:
     for number in range(1, _ASIDE_LIMIT):
         aside = path.with_name(f"{path.name}.damaged-{number}")
         if not aside.exists():
             return aside
     return path.with_name(f"{path.name}.damaged-{_ASIDE_LIMIT}")
-
-
-def _sync_directory(directory: Path) -> None:
-    """Without it the rename itself may be lost in a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

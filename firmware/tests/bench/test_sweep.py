@@ -13,7 +13,7 @@ from tests.namespace import in_namespace
 
 
 def point(density: float, lost: int, emitted: int = 10_000) -> Point:
-    zeros = dict.fromkeys(
+    zeros: dict[str, Any] = dict.fromkeys(
         ("cpu_us_per_event", "latency_p50_us", "latency_p99_us", "latency_max_us", "events_per_s"), 0.0
     )
     trial = Trial(
@@ -51,6 +51,8 @@ def test_the_knee(losses: Any, expected: Any) -> None:
         ({10: 0, 85: 230, 110: 1870}, ["CONFIRMED"] * 3, "CONFIRMED"),
         ({10: 0, 85: 0, 110: 0}, ["CONFIRMED", "REFUTED", "REFUTED"], "REFUTED"),
         ({10: 200, 85: 230, 110: 1870}, ["REFUTED", "CONFIRMED", "CONFIRMED"], "REFUTED"),
+        ({10.5: 0, 85: 230, 110: 1870}, ["NOT MEASURED", "CONFIRMED", "CONFIRMED"], "NOT MEASURED"),
+        ({85: 230, 110: 1870, 0.5: 0}, ["CONFIRMED"] * 3, "CONFIRMED"),
         ({10: 0, 85: 230}, ["CONFIRMED", "CONFIRMED", "NOT MEASURED"], "NOT MEASURED"),
     ],
 )

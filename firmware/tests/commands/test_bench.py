@@ -51,7 +51,9 @@ def test_listeners_as_a_table() -> None:
 def test_handoff_names_the_fastest() -> None:
     found = figures("handoff", "--runs", "1")
     assert found["fastest_eligible"] in {each["name"] for each in found["candidates"] if each["eligible"]}
-    assert all(each["price"] for each in found["candidates"])
+    assert all(each["price"] and each["when_full"] for each in found["candidates"])
+    ratios = {each["name"]: each["ring_ratio"] for each in found["candidates"]}
+    assert {"queue.Queue, batches", "deque, batches"} <= ratios.keys()
 
 
 def test_receive() -> None:

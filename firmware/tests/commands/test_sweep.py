@@ -28,6 +28,11 @@ def test_a_table_a_knee_and_the_folklore() -> None:
     assert "20 plugs/s: 0 of 192 uevents lost" in done.stderr
 
 
+def test_idle_is_not_measured_at_a_high_density() -> None:
+    done = call("--densities", "20", "--seconds", "0.1")
+    assert "0.0 % when idle: NOT MEASURED; add 10 or less to --densities" in done.stdout, done.stderr
+
+
 def test_json_and_chart(tmp_path: Path) -> None:
     chart = tmp_path / "sweep.svg"
     done = call(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -126,4 +127,14 @@ def test_numbers_beyond_all_measure_are_refused(tmp_path: Any) -> None:
     path = tmp_path / "r.json"
     path.write_text(json.dumps(SMALL).replace('"duration_s": 2.0', '"duration_s": 1e999'))
     with pytest.raises(UsageError, match="duration_s must be smaller"):
+        read_report(path)
+
+
+def test_what_has_no_end_is_refused(tmp_path: Any) -> None:
+    with pytest.raises(UsageError, match="no regular file"):
+        read_report(Path("/dev/zero"))
+    path = tmp_path / "r.json"
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)  # a hole
+    with pytest.raises(UsageError, match="too large"):
         read_report(path)

@@ -98,3 +98,21 @@ def test_what_cannot_be_written_is_one_line_and_the_old_file_stays(tmp_path: Pat
     assert [file.name for file in tmp_path.iterdir()] == ["presence.json"]
     with pytest.raises(PlugmeterError, match="cannot read the USB snapshot"):
         load(path)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/full", "/dev/null"])
+def test_a_device_is_no_snapshot_and_stays_where_it_is(name: str) -> None:
+    with pytest.raises(PlugmeterError, match="no regular file"):
+        load(Path(name))
+    with pytest.raises(PlugmeterError, match="no regular file"):
+        save(Path(name), PRESENCE)
+    assert Path(name).is_char_device()
+
+
+def test_a_file_far_too_large_is_refused_and_not_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "presence.json"
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)  # a hole
+    with pytest.raises(PlugmeterError, match="too large"):
+        load(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["presence.json"]
