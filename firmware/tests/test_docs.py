@@ -45,3 +45,9 @@ def test_links_and_paths_lead_somewhere(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_nothing_is_left_to_fill_in(name: str) -> None:
+    text = (ROOT / name).read_text("utf-8")
+    assert not re.search(r"^(?:DEMO_OUTPUT|FIGURES|PORT_STATES)$|\bDATE\b", text, re.MULTILINE)
