@@ -42,6 +42,7 @@ def _lines(report: Mapping[str, Any], width: int) -> Iterator[tuple[str, str]]:
         ("Latency", _latency(report, width)),
         ("Witnesses", _witnesses(report, width)),
         ("Listeners on this machine that dropped uevents", _listeners(report, width)),
+        ("Plugged already, or changed while nobody was looking", _coldplug(report, width)),
         ("Certificate", _certificate(report, width)),
         ("Still to prove", _wrap(words.claim(report), width)),
     )
@@ -201,6 +202,23 @@ def _listeners(report: Mapping[str, Any], width: int) -> list[str]:
         for row in dropped
     ]
     return table(["", "pid", "group", "drops"], rows, width=width)
+
+
+def _coldplug(report: Mapping[str, Any], width: int) -> list[str]:
+    """Nothing where nothing was plugged at the start and no scan found a change."""
+    found = report["coldplug"]
+    lines = []
+    if found["at_start"]:
+        lines.append(f"{words.count(found['at_start'])} USB devices were there at the start")
+    for key, when in (
+        ("before_start", "since the run before"),
+        ("found_by_resync", "found after an overrun"),
+    ):
+        changes = {what: n for what, n in (found[key] or {}).items() if n}
+        if changes:
+            told = ", ".join(f"{words.count(n)} {what}" for what, n in changes.items())
+            lines.append(f"{when}: {told}")
+    return [line for text in lines for line in _wrap(text, width)]
 
 
 def _certificate(report: Mapping[str, Any], width: int) -> list[str]:

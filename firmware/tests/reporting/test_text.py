@@ -125,3 +125,20 @@ def test_every_count_of_losses_is_the_reports_own(episodes: int, data: Any) -> N
     if episodes:
         assert f"{episodes:,} expected, {episodes - n:,} captured, {n:,} lost" in text
     assert ("Lost, by stage" in text) == (n > 0)
+
+
+def test_what_changed_while_nobody_looked_is_told() -> None:
+    report = samples.clean()
+    report["coldplug"]["at_start"] = 0
+    assert "while nobody was looking" not in render(report)
+    report["coldplug"] = {
+        "at_start": 2,
+        "before_start": {"appeared": 1, "vanished": 0, "replaced": 3},
+        "resyncs": 1,
+        "found_by_resync": {"appeared": 0, "vanished": 4},
+        "at_end": 2,
+    }
+    told = render(report)
+    assert "2 USB devices were there at the start" in told
+    assert "since the run before: 1 appeared, 3 replaced" in told
+    assert "found after an overrun: 4 vanished" in told
