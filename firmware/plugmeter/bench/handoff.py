@@ -27,7 +27,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from plugmeter.witnesses.ring import MessageRing
 
@@ -99,12 +99,15 @@ class _Copying:
         self._buffer = memoryview(bytearray(MESSAGE_BYTES))
 
 
+Message: TypeAlias = tuple[int, bytes]
+
+
 class QueueHandOff(_Copying):
-    """``queue.Queue`` with a bound: a lock and a condition for every message."""
+    """A queue of the standard library, a message at a time: ``queue.Queue`` or ``queue.SimpleQueue``."""
 
-    def __init__(self) -> None:
+    def __init__(self, between: queue.Queue[Message] | queue.SimpleQueue[Message]) -> None:
         super().__init__()
-        self._queue: queue.Queue[tuple[int, bytes]] = queue.Queue(CAPACITY)
+        self._queue = between
 
     def put(self, count: int) -> None:
         t_ns = time.monotonic_ns()
@@ -116,21 +119,14 @@ class QueueHandOff(_Copying):
         return 1 if data else 0
 
 
-class SimpleQueueHandOff(_Copying):
+def bounded_queue() -> QueueHandOff:
+    """``queue.Queue``: a lock and a condition for every message."""
+    return QueueHandOff(queue.Queue(CAPACITY))
+
+
+def simple_queue() -> QueueHandOff:
     """``queue.SimpleQueue``: in C, and without any bound."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._queue: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
-
-    def put(self, count: int) -> None:
-        t_ns = time.monotonic_ns()
-        for _ in range(count):
-            self._queue.put((t_ns, bytes(self._buffer)))
-
-    def take(self) -> int:
-        _t_ns, data = self._queue.get()
-        return 1 if data else 0
+    return QueueHandOff(queue.SimpleQueue())
 
 
 class DequeHandOff(_Copying):
@@ -241,7 +237,7 @@ CANDIDATES = (
         f"{CAPACITY} slots of 4 KiB are set aside for good, one producer and one consumer only, "
         "and a message must be read before the drain ends",
     ),
-    Candidate("queue.Queue", QueueHandOff, True, WAITS, "a lock, a condition and a copy for every message"),
+    Candidate("queue.Queue", bounded_queue, True, WAITS, "a lock, a condition and a copy for every message"),
     Candidate(
         "deque", DequeHandOff, True, WAITS, "a copy and a tuple for every message; the bound is our own check"
     ),
@@ -260,7 +256,7 @@ CANDIDATES = (
         "a copy for every message; the bound is our own count of messages",
     ),
     Candidate(
-        "queue.SimpleQueue", SimpleQueueHandOff, False, GROWS, "no bound: a stalled consumer costs all memory"
+        "queue.SimpleQueue", simple_queue, False, GROWS, "no bound: a stalled consumer costs all memory"
     ),
 )
 

@@ -14,16 +14,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from plugmeter.measure.certificate import LineWatch
 from plugmeter.measure.clocks import ClockTracker
 from plugmeter.measure.enumerations import Enumeration, enumeration_of
-from plugmeter.measure.episodes import AmbiguousPulse, Episode, EpisodeDetector
+from plugmeter.measure.episodes import AmbiguousPulse, Episode
 from plugmeter.measure.gaps import GapIntervals
 from plugmeter.measure.latency import LatencyHistogram
 from plugmeter.measure.ledger import VerdictLedger, WitnessLedger
-from plugmeter.measure.matching import Lost, Matched, Matcher, Result, Surplus
+from plugmeter.measure.matching import Lost, Matched, Result, Surplus
 from plugmeter.measure.nodes import NodeMerger, NodeSighting
-from plugmeter.measure.ports import Input, PortMachine, State
+from plugmeter.measure.port import Port
+from plugmeter.measure.ports import Input
 from plugmeter.measure.presence import PresenceBook
 from plugmeter.measure.seqnums import SeqnumLedger
 from plugmeter.measure.sightings import Sightings
@@ -46,14 +46,6 @@ from plugmeter.records import (
     WitnessName,
 )
 
-EARLY_NS = 50_000_000
-"""How much earlier than the edge of VBUS an enumeration may come and still belong to it. A USB plug's
-data pins are shorter than its power pins (USB 2.0, 6.5.3): on the way out they break first."""
-
-BOUNCE_DEBOUNCES = 2
-"""For how many debounce times a contact may bounce and the kernel's answer to its first edge still belong to
-the episode that comes of it."""
-
 LOSSES_KEPT = 1000
 
 SEQNUM_MAX = 2**64 - 1
@@ -62,44 +54,6 @@ _UEVENT_WITNESSES = ("netlink", "udev")
 
 LATEST_NS = 2**62
 """Times beyond it (146 years after the boot) cannot be; nor can those before the boot."""
-
-_STATES = {
-    (False, False): State.IDLE,
-    (True, False): State.CONNECTING,
-    (True, True): State.ACTIVE,
-    (False, True): State.DETACHED,
-}
-"""By whether VBUS is high and whether the kernel knows a device."""
-
-
-@dataclass(slots=True)
-class PortAccount:
-    """What happened on one port."""
-
-    expected: int = 0
-    matched: int = 0
-    late: int = 0
-    lost: int = 0
-    ambiguous: int = 0
-
-
-class _Port:
-    """One port's own machinery."""
-
-    def __init__(self, name: str, start: RunStart, initially_high: bool, occupied: bool) -> None:
-        self.name = name
-        unrest_ns = BOUNCE_DEBOUNCES * start.debounce_ns
-        self.episodes = EpisodeDetector(name, start.debounce_ns, initially_high, unrest_ns)
-        self.matcher = Matcher(
-            name,
-            start.nominal_ns,
-            start.lost_after_ns,
-            hold_ns=unrest_ns + start.debounce_ns + EARLY_NS,
-            tolerance_ns=EARLY_NS,
-        )
-        self.machine = PortMachine(name, _STATES[initially_high, occupied])
-        self.line = LineWatch(name)
-        self.account = PortAccount()
 
 
 @dataclass(slots=True)
@@ -127,7 +81,7 @@ class Pipeline:
         self.now_ns = start.t_ns
         """How far the run has come."""
         self.timeline = Timeline()
-        self.ports: dict[str, _Port] = {}
+        self.ports: dict[str, Port] = {}
         self.witnesses = {name: WitnessLedger(name) for name in start.witnesses}
         self.verdicts = VerdictLedger()
         self.seqnums = SeqnumLedger(reorder_window_ns=start.reorder_window_ns)
@@ -211,11 +165,11 @@ class Pipeline:
 
     # -- one method a record type ---------------------------------------------------------------
 
-    def _port(self, name: str) -> _Port:
+    def _port(self, name: str) -> Port:
         port = self.ports.get(name)
         if port is None:
             high = self._initially_high.get(name, False)
-            port = self.ports[name] = _Port(name, self.start, high, name in self.presence)
+            port = self.ports[name] = Port(name, self.start, high, name in self.presence)
         return port
 
     def _ledger(self, name: WitnessName) -> WitnessLedger:
@@ -271,7 +225,7 @@ class Pipeline:
         port.machine.feed(Input.VBUS_HIGH if edge.rising else Input.VBUS_LOW, edge.t_ns)
         self._take_episodes(port, port.episodes.feed(edge))
 
-    def _is_wired(self, port: _Port) -> bool:
+    def _is_wired(self, port: Port) -> bool:
         """Whether a line senses the port: where none does, nobody can have expected anything."""
         return port.name in self._wired
 
@@ -316,7 +270,7 @@ class Pipeline:
         self._take_episodes(port, port.episodes.advance(now_ns))
         self._take_results(port, port.matcher.advance(now_ns))
 
-    def _take_episodes(self, port: _Port, found: Iterable[Episode | AmbiguousPulse]) -> None:
+    def _take_episodes(self, port: Port, found: Iterable[Episode | AmbiguousPulse]) -> None:
         for item in found:
             if isinstance(item, Episode):
                 self.verdicts.expected += 1
@@ -328,7 +282,7 @@ class Pipeline:
                 port.account.ambiguous += 1
                 port.matcher.add_pulse(item)
 
-    def _take_results(self, port: _Port, results: Iterable[Result]) -> None:
+    def _take_results(self, port: Port, results: Iterable[Result]) -> None:
         for result in results:
             if isinstance(result, Matched):
                 self._judge.hold(result)
