@@ -152,7 +152,7 @@ def _latency(report: Mapping[str, Any], width: int) -> list[str]:
         shown = [words.duration_us(figures[key]) if figures["count"] else "–" for key in keys]
         rows.append([meaning, *shown, words.count(figures["count"])])
         for key, what in (
-            ("negative", "before its cause: the clocks disagree"),
+            ("negative", "before its cause: one of the two was stamped late"),
             ("over_range", "of over an hour"),
         ):
             if figures[key]:
