@@ -49,5 +49,10 @@ def test_a_burst_of_others_costs_the_run_nothing(payload: bytes, count: int) -> 
     made = in_child(lambda: run_with_a_burst(payload, count))
     assert made["certificate"]["reasons"] == []
     assert made["conservation"] == {"holds": True, "violations": []}
-    assert (made["expected"], made["captured"], sum(made["lost"].values())) == (8, 8, 0)
+    lost = sum(made["lost"].values())
+    assert (made["expected"], made["captured"] + lost) == (8, 8)
+    overrun = any(account["lost"] for account in made["witnesses"].values())
+    # An ordinary user's buffers may overrun, and what that costs is named; root's hold all of it.
+    assert lost == 0 or overrun
+    assert not overrun or os.geteuid() != 0
     assert made["witnesses"]["netlink"]["offered"] >= made["emitted"] + count

@@ -7,6 +7,7 @@ The argument is a JSON object: the keywords of SequencePlan, and ``drop_every``,
 from __future__ import annotations
 
 import json
+import os
 import select
 import socket
 import sys
@@ -21,6 +22,7 @@ from plugmeter.rigs.sequence import SequencePlan
 from plugmeter.rigs.stick import device_path
 from plugmeter.rigs.udevd import UdevdStandIn, parse
 from plugmeter.rigs.world import World
+from plugmeter.witnesses.socket_queue import SocketQueue
 from plugmeter.witnesses.udev_message import decode_udev_message
 
 OUR_DEVICES = device_path("1-1").rsplit("/", 2)[0]
@@ -58,7 +60,9 @@ class LibudevListener:
 
         self.seen: list[tuple[int, str, str]] = []
         self.monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="udev")
-        self.monitor.set_receive_buffer_size(1 << 22)
+        # Not by libudev, which gives up where only root may have so much.
+        with socket.socket(fileno=os.dup(self.monitor.fileno())) as same:
+            SocketQueue(same).grow(1 << 22)
         self.monitor.start()
 
     def fileno(self) -> int:
