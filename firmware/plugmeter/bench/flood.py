@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from plugmeter.errors import RigError
-from plugmeter.rigs.injection import NETLINK_KOBJECT_UEVENT
 from plugmeter.witnesses.ring import Iovec, Mmsghdr
+from plugmeter.witnesses.socket_queue import NETLINK_KOBJECT_UEVENT
 
 _HEADER = struct.Struct("=IHHII")
 _MIN_TYPE = 16

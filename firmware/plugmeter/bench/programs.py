@@ -21,7 +21,8 @@ from plugmeter.measure.latency import LatencyHistogram
 from plugmeter.measure.pipeline import Pipeline
 from plugmeter.records import Gap, RunStart, Uevent
 from plugmeter.witnesses import uevent
-from plugmeter.witnesses.netlink import KERNEL_GROUP, NETLINK_KOBJECT_UEVENT, NetlinkWitness
+from plugmeter.witnesses.netlink import NetlinkWitness
+from plugmeter.witnesses.socket_queue import KERNEL_GROUP, NETLINK_KOBJECT_UEVENT
 
 SILENCE_S = 10.0
 """A program that hears nothing for so long gives up: its storm died."""

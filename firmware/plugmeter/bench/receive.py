@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from plugmeter.errors import RigError
 from plugmeter.measure.needs import truesize_bytes
 from plugmeter.rigs.injection import Injector
-from plugmeter.witnesses.netlink import KERNEL_GROUP, NETLINK_KOBJECT_UEVENT
 from plugmeter.witnesses.ring import MessageRing
-from plugmeter.witnesses.socket_queue import SocketQueue
+from plugmeter.witnesses.socket_queue import KERNEL_GROUP, NETLINK_KOBJECT_UEVENT, SocketQueue
 
 _DEVPATH = "/devices/plugmeter/usb1/1-1"
 _PAYLOAD = (f"add@{_DEVPATH}\0ACTION=add\0DEVPATH={_DEVPATH}\0SUBSYSTEM=usb\0DEVTYPE=usb_device\0").encode()

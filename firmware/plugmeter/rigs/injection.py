@@ -14,11 +14,8 @@ import struct
 from types import TracebackType
 
 from plugmeter.errors import RigError
+from plugmeter.witnesses.socket_queue import NETLINK_KOBJECT_UEVENT
 
-NETLINK_KOBJECT_UEVENT = 15
-"""linux/netlink.h"""
-KERNEL_GROUP = 1
-"""The multicast group of the kernel's uevents."""
 LONGEST_PAYLOAD_BYTES = 2048 - 16 - 28
 """UEVENT_BUFFER_SIZE less the netlink header and room for ``SEQNUM=`` and 20 digits."""
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plugmeter.errors import RigError
-from plugmeter.rigs.injection import KERNEL_GROUP, NETLINK_KOBJECT_UEVENT, Injector
+from plugmeter.rigs.injection import Injector
+from plugmeter.witnesses.socket_queue import KERNEL_GROUP, NETLINK_KOBJECT_UEVENT
 
 _CLONE_NEWUSER = 0x1000_0000
 _CLONE_NEWNET = 0x4000_0000

@@ -15,8 +15,7 @@ import time
 from pathlib import Path
 
 from plugmeter.errors import RigError
-from plugmeter.rigs.injection import KERNEL_GROUP, NETLINK_KOBJECT_UEVENT
-from plugmeter.witnesses.socket_queue import SocketQueue
+from plugmeter.witnesses.socket_queue import KERNEL_GROUP, NETLINK_KOBJECT_UEVENT, SocketQueue
 from plugmeter.witnesses.udev_message import encode_udev_message
 
 UDEV_GROUP = 2

@@ -23,10 +23,8 @@ from plugmeter.errors import PlugmeterError
 from plugmeter.records import Gap, Tally, Uevent, WitnessName
 from plugmeter.witnesses import uevent
 from plugmeter.witnesses.ring import Batch, MessageRing
-from plugmeter.witnesses.socket_queue import SocketQueue
+from plugmeter.witnesses.socket_queue import KERNEL_GROUP, NETLINK_KOBJECT_UEVENT, SocketQueue
 
-NETLINK_KOBJECT_UEVENT = 15
-KERNEL_GROUP = 1
 KERNEL_PORT = 0
 
 MOST_PER_READ = 512

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-NETLINK_KOBJECT_UEVENT = 15
+from plugmeter.witnesses.socket_queue import NETLINK_KOBJECT_UEVENT
 
 _COLUMNS = ("Eth", "Pid", "Groups", "Rmem", "Drops", "Inode")
 

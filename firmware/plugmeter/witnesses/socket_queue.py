@@ -16,6 +16,11 @@ import errno
 import socket
 import struct
 
+NETLINK_KOBJECT_UEVENT = 15
+"""linux/netlink.h: the protocol of uevents."""
+KERNEL_GROUP = 1
+"""The multicast group of the kernel's uevents; udevd's is 2."""
+
 # asm-generic/socket.h; the same on x86-64, arm64, armhf and riscv64.
 _SO_RCVBUFFORCE = 33
 _SO_MEMINFO = 55

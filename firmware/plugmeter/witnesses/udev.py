@@ -25,12 +25,11 @@ import pyudev
 
 from plugmeter.errors import PlugmeterError
 from plugmeter.records import Gap, Tally, Uevent, WitnessName
-from plugmeter.witnesses.socket_queue import SocketQueue
+from plugmeter.witnesses.socket_queue import NETLINK_KOBJECT_UEVENT, SocketQueue
 
 _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP = 1
 _UDEV_GROUP = 2
-_NETLINK_KOBJECT_UEVENT = 15
 
 _READ_LIMIT = 4096
 """Wake-ups answered in one ``read``: it must come back even if others send faster than we read."""
@@ -62,7 +61,7 @@ class UdevWitness:
             raise PlugmeterError(f"cannot listen to udevd: {error}") from error
         # A second descriptor of the same socket, for the options that pyudev does not know.
         self._socket = socket.fromfd(
-            self._monitor.fileno(), socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_KOBJECT_UEVENT
+            self._monitor.fileno(), socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT
         )
         self._poller = select.poll()
         self._poller.register(self._socket, select.POLLIN)

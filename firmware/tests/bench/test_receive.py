@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from plugmeter.bench.receive import WAYS, compare, fill
-from plugmeter.witnesses.netlink import KERNEL_GROUP, NETLINK_KOBJECT_UEVENT
+from plugmeter.witnesses.socket_queue import KERNEL_GROUP, NETLINK_KOBJECT_UEVENT
 from tests.namespace import in_namespace, in_user_namespace
 
 
