@@ -67,7 +67,7 @@ class GroundTruth(Protocol):
 
 @dataclass(slots=True)
 class Equipment:
-    """What a run is made with; put together by ``daemon``."""
+    """What a run is made with; put together by ``equipment``."""
 
     start: RunStart
     witnesses: Sequence[Witness]

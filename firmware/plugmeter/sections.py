@@ -193,6 +193,177 @@ class Rig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    """[daemon]: what `plugmeter run` does of its own accord, and where it keeps its state."""
+
+    device: str = key(
+        "",
+        "This device's name in MQTT topics. Empty takes the host name.",
+        pattern=r"([a-z0-9][a-z0-9_-]{0,62})?",
+        pattern_text="a to z, 0 to 9, _ and -, at most 63 of them, or empty",
+    )  # fmt: skip
+    state_directory: str = key(
+        "/var/lib/plugmeter",
+        "Where the outbox, the journal of commands and all else is kept that outlasts a power cut.",
+        pattern=r"/[^\0\n]{1,4000}", pattern_text="a full path",
+    )  # fmt: skip
+    rig: str = key(
+        "passive",
+        "The rig of the run that starts with the daemon; none waits for a command.",
+        choices=("none", "passive", "injected", "gadget", "relay"),
+    )  # fmt: skip
+    run_minutes: int = key(
+        60,
+        "A passive run ends with a report after this time, and the next one begins. Other rigs end with"
+        " their plan, and begin again.",
+        unit="minutes", low=1, high=10_080,
+    )  # fmt: skip
+    records: str = key(
+        "verdicts",
+        "What is reported: verdicts, gaps and reports, or all, with every edge and uevent of a run.",
+        choices=("verdicts", "all"),
+    )  # fmt: skip
+    metrics: str = key(
+        "unix:/run/plugmeter/metrics.sock",
+        "Where OpenMetrics, /livez, /readyz and the status are served: a Unix socket, or a port of the"
+        " loopback address. Empty serves nothing, and then plugmeter status has only the last snapshot.",
+        pattern=r"(unix:/[^\0\n]{1,100}|127\.0\.0\.1:\d{1,5}|\[::1\]:\d{1,5})?",
+        pattern_text="an address: unix:/full/path, 127.0.0.1:PORT or [::1]:PORT, or empty",
+    )  # fmt: skip
+    log_level: str = key(
+        "info", "What is told in the journal.", choices=("debug", "info", "warning", "error")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifecycle:
+    """[lifecycle]: how long starting and stopping may take, and when something counts as wrong."""
+
+    start_s: int = key(
+        60, "The daemon must be ready after this time, or it ends.", unit="seconds", low=1, high=3_600
+    )
+    drain_s: float = key(
+        10.0,
+        "Stopping: how long the last records may take to reach the controller. Each recent stop that did not"
+        " suffice makes it half as long again, up to 30 s. What is left then stays on disk.",
+        unit="seconds", low=0.1, high=30,
+    )  # fmt: skip
+    stop_cap_s: float = key(
+        60.0,
+        "While the backlog shrinks, stopping may go on beyond its deadline, but never beyond this.",
+        unit="seconds", low=1, high=600,
+    )  # fmt: skip
+    stuck_s: float = key(
+        30.0, "A worker that does not move for so long is stuck.", unit="seconds", low=0.5, high=3_600
+    )
+    fd_growth: int = key(
+        64,
+        "So many more open descriptors than after the start, and still rising, are a leak.",
+        low=4, high=100_000,
+    )  # fmt: skip
+    spin_wakeups_per_s: int = key(
+        2_000,
+        "A loop that wakes up so often and finds nothing to do spins.",
+        unit="per second", low=10, high=10_000_000,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outbox:
+    """[outbox]: the records that the controller has not acknowledged yet."""
+
+    commit_interval_ms: int = key(
+        200,
+        "Records are committed in groups, at most so far apart: what a power cut can cost.",
+        unit="ms", low=1, high=10_000,
+    )  # fmt: skip
+    max_bytes: int = key(
+        268_435_456,
+        "The database grows to this; then the oldest records of the lowest class go, and a tombstone says"
+        " which.",
+        unit="bytes", low=1_048_576, high=1_099_511_627_776,
+    )  # fmt: skip
+    max_age_days: float = key(
+        90.0, "Records that are older go likewise. 0 keeps them.", unit="days", low=0, high=3_650
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mqtt:
+    """[mqtt]: the broker."""
+
+    host: str = key(
+        "",
+        "The broker's name or address. Empty reports to nobody: the records wait in the outbox.",
+        pattern=r"[A-Za-z0-9._:%-]{0,255}", pattern_text="a host name or an address, or empty",
+    )  # fmt: skip
+    port: int = key(0, "Its port. 0 takes 8883 with TLS and 1883 without.", low=0, high=65_535)
+    tls: bool = key(False, "Whether the connection is encrypted and the broker's certificate checked.")
+    ca_file: str = key(
+        "",
+        "The certificates that the broker's may be signed by (PEM). Empty takes the system's.",
+        pattern=r"(/[^\0\n]{1,4000})?", pattern_text="a full path, or empty",
+    )  # fmt: skip
+    certificate_file: str = key(
+        "",
+        "This device's own certificate (PEM), for a broker that asks for one.",
+        pattern=r"(/[^\0\n]{1,4000})?", pattern_text="a full path, or empty",
+    )  # fmt: skip
+    key_file: str = key(
+        "",
+        "The private key to it (PEM, not encrypted).",
+        pattern=r"(/[^\0\n]{1,4000})?", pattern_text="a full path, or empty",
+    )  # fmt: skip
+    username: str = key(
+        "", "User name at the broker.", pattern=r"[^\0\x01-\x1f]{0,255}", pattern_text="a name, or empty"
+    )
+    password_file: str = key(
+        "",
+        "A file with the password in its first line. A name without a slash is a systemd credential.",
+        pattern=r"[^\0\n]{0,4000}", pattern_text="a full path, the name of a credential, or empty",
+    )  # fmt: skip
+    keepalive_s: int = key(
+        60,
+        "The longest time between two signs of life. It starts at a quarter, and grows while the link is"
+        " stable.",
+        unit="seconds", low=4, high=3_600,
+    )  # fmt: skip
+    window: int = key(20, "Messages under way at once, if the broker allows as many.", low=1, high=20)
+    ack_timeout_s: float = key(
+        30.0,
+        "Records that the controller has not acknowledged after this time are sent again.",
+        unit="seconds", low=0.2, high=3_600,
+    )  # fmt: skip
+    discovery_prefix: str = key(
+        "homeassistant",
+        "Home Assistant's discovery topic, under which the device announces itself. Empty does not.",
+        pattern=r"[A-Za-z0-9_/-]{0,100}", pattern_text="a topic without + and #, or empty",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commands:
+    """[commands]: what the controller may have this device do. It cannot be changed from afar."""
+
+    accept: tuple[str, ...] = key(
+        ("start-run", "stop-run", "selftest", "resync", "config", "log-level", "restart", "hwtest"),
+        "The operations that are obeyed; an empty list obeys none.",
+        low=0, high=8, pattern=r"(start-run|stop-run|selftest|resync|config|log-level|restart|hwtest)",
+        pattern_text="a list of start-run, stop-run, selftest, resync, config, log-level, restart, hwtest",
+    )  # fmt: skip
+    public_key_file: str = key(
+        "",
+        "An Ed25519 public key (PEM). With it only commands signed with its private key are obeyed.",
+        pattern=r"(/[^\0\n]{1,4000})?", pattern_text="a full path, or empty",
+    )  # fmt: skip
+    rollback_minutes: float = key(
+        10.0,
+        "A configuration from afar is given up if the controller is not reached with it within this time.",
+        unit="minutes", low=0.05, high=1_440,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole configuration. ``source`` is where it came from and no part of its value."""
 
@@ -204,6 +375,11 @@ class Config:
     gpio: Gpio = Gpio()
     ports: tuple[Port, ...] = ()
     rig: Rig = Rig()
+    daemon: Daemon = Daemon()
+    lifecycle: Lifecycle = Lifecycle()
+    outbox: Outbox = Outbox()
+    mqtt: Mqtt = Mqtt()
+    commands: Commands = Commands()
     source: str = field(default="", compare=False)
 
 
@@ -215,4 +391,9 @@ SECTIONS: dict[str, type] = {
     "inotify": Inotify,
     "gpio": Gpio,
     "rig": Rig,
+    "daemon": Daemon,
+    "lifecycle": Lifecycle,
+    "outbox": Outbox,
+    "mqtt": Mqtt,
+    "commands": Commands,
 }

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from plugmeter import config, daemon
-from plugmeter.daemon import Plan
+from plugmeter import config, equipment
+from plugmeter.equipment import Plan
 from plugmeter.measure import report
 from plugmeter.measure.pipeline import Pipeline
 from plugmeter.rigs.injection import Injector
@@ -38,7 +38,7 @@ def run_with_a_burst(payload: bytes, count: int) -> dict[str, Any]:
                     injector.inject(payload)
             os._exit(0)
 
-    with daemon.equipment(settings, Plan("injected")) as gear:
+    with equipment.equipment(settings, Plan("injected")) as gear:
         finished = measure(gear, Stop(), flood)
     os.waitpid(flooding[0], 0)
     return report.build(finished)

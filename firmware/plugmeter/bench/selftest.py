@@ -4,7 +4,7 @@ Each part is a real run of the injected rig. A control beside the witnesses hear
 and a witness lacks is the proven loss, by SEQNUM and, where it is a stick's add or remove, by episode. The
 report of the run is then held against that, figure by figure.
 
-It stands in ``bench`` because it measures Plugmeter itself, by whole runs: above ``daemon``, and below
+It stands in ``bench`` because it measures Plugmeter itself, by whole runs: above ``equipment``, and below
 ``commands``.
 """
 
@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from plugmeter import daemon
+from plugmeter import equipment
 from plugmeter.bench.control import Control
-from plugmeter.daemon import Plan
+from plugmeter.equipment import Plan
 from plugmeter.measure.pipeline import Pipeline
 from plugmeter.measure.report import Report, build
 from plugmeter.measure.stages import Stage
@@ -214,7 +214,7 @@ def _run(config: Config, plan: Plan, direct: Callable[[Equipment], Progress]) ->
         if isinstance(item, Uevent):
             had[item.witness].add(item.seqnum)
 
-    with daemon.equipment(config, plan, keep) as gear, Control() as control:
+    with equipment.equipment(config, plan, keep) as gear, Control() as control:
         pipeline = measure(gear, Stop(), direct(gear))
         control.stop()
     return build(pipeline), proof_of(control, had)

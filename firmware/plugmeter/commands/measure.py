@@ -12,9 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from plugmeter import config, daemon
+from plugmeter import config, equipment
 from plugmeter.commands import outputs
-from plugmeter.daemon import Plan
+from plugmeter.equipment import Plan
 from plugmeter.errors import UsageError
 from plugmeter.measure import report
 from plugmeter.measure.pipeline import Pipeline
@@ -55,7 +55,7 @@ _OF_THE_PLAN = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``plugmeter measure``."""
     parser.add_argument(
-        "--rig", choices=daemon.RIGS, default="injected", help="who plugs (default: injected)"
+        "--rig", choices=equipment.RIGS, default="injected", help="who plugs (default: injected)"
     )
     parser.add_argument("--config", metavar="FILE", help="a configuration (TOML); see plugmeter check")
     plan = parser.add_argument_group(
@@ -109,7 +109,7 @@ def _measure(settings: Config, asked: Plan, args: argparse.Namespace) -> Pipelin
     with ExitStack() as stack:
         signals = stack.enter_context(_Signals())
         keep = stack.enter_context(_recording(args.record)).write if args.record else None
-        gear = stack.enter_context(daemon.equipment(settings, asked, keep, _tell))
+        gear = stack.enter_context(equipment.equipment(settings, asked, keep, _tell))
         ready_interpreter()
         signals.running = True
         try:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from plugmeter import config, daemon
-from plugmeter.daemon import Plan
+from plugmeter import config, equipment
+from plugmeter.equipment import Plan
 from plugmeter.recording import RecordingWriter
 from plugmeter.run import Stop, measure
 
@@ -26,7 +26,7 @@ def main(file: str, sticks: int, cycles: int, ports: int) -> None:
     )
     with (
         open(file, "wb") as out,
-        daemon.equipment(settings, Plan(rig="gadget"), RecordingWriter(out).write) as gear,
+        equipment.equipment(settings, Plan(rig="gadget"), RecordingWriter(out).write) as gear,
     ):
         measure(gear, Stop())
 

@@ -20,7 +20,7 @@ as the device's daemon does, while nothing happens: it moves into a network name
 CPU is user and system time of all its threads, in per cent of one core; memory is VmRSS at the end.
 """
 
-_LOADED = ("plugmeter.daemon", "plugmeter.commands.measure", "plugmeter.commands.replay")
+_LOADED = ("plugmeter.equipment", "plugmeter.commands.measure", "plugmeter.commands.replay")
 """What the measured process of ``bench idle`` has imported: all that the device's daemon needs."""
 
 

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from plugmeter import config, daemon
-from plugmeter.daemon import Plan
+from plugmeter import config, equipment
+from plugmeter.equipment import Plan
 from plugmeter.errors import UsageError
 from plugmeter.rigs.relay import RelayRig
 
@@ -32,13 +32,13 @@ seed = 9
 
 def test_the_report_of_a_relay_run_has_its_plan() -> None:
     told: list[str] = []
-    with daemon.equipment(config.parse(RELAY, "f.toml"), Plan("relay"), tell=told.append) as gear:
+    with equipment.equipment(config.parse(RELAY, "f.toml"), Plan("relay"), tell=told.append) as gear:
         assert gear.start.plan == gear.rig.plan
         assert gear.rig.plan == {
             "sticks": 3,
             "cycles": 1,
             "ports": 2,
-            "gap_ms": daemon.ENUMERATED_GAP_MS,
+            "gap_ms": equipment.ENUMERATED_GAP_MS,
             "jitter_ms": 15,
             "seed": 9,
             "bounce": "none",
@@ -49,13 +49,13 @@ def test_the_report_of_a_relay_run_has_its_plan() -> None:
 
 def test_a_density_stands_in_the_plan_as_well() -> None:
     dense = RELAY + "density_per_s = 0.5\n"
-    with daemon.equipment(config.parse(dense, "f.toml"), Plan("relay")) as gear:
+    with equipment.equipment(config.parse(dense, "f.toml"), Plan("relay")) as gear:
         assert gear.rig.plan["density_per_s"] == 0.5
 
 
 def test_the_relay_rig_obeys_a_gpio_witness_that_is_switched_off() -> None:
     text = RELAY.replace("[witnesses]", "[witnesses]\ngpio = false")
-    with daemon.equipment(config.parse(text, "f.toml"), Plan("relay")) as gear:
+    with equipment.equipment(config.parse(text, "f.toml"), Plan("relay")) as gear:
         assert gear.truth is None
         assert gear.start.witnesses == ("inotify",)
 
@@ -65,7 +65,7 @@ def test_the_relay_rig_obeys_a_gpio_witness_that_is_switched_off() -> None:
 def test_relays_rest_as_the_configuration_says(active_high: bool, at_rest: bool) -> None:
     keys = f"switch_active_high = {str(active_high).lower()}\nvbus_at_rest = {str(at_rest).lower()}\n"
     text = RELAY.replace("[gpio]\n", f"[gpio]\n{keys}")
-    with daemon.equipment(config.parse(text, "f.toml"), Plan("relay")) as gear:
+    with equipment.equipment(config.parse(text, "f.toml"), Plan("relay")) as gear:
         assert isinstance(gear.rig, RelayRig)
         for switch in gear.rig._switches.values():
             assert switch.pin.state == (at_rest == active_high)
@@ -86,7 +86,7 @@ def test_a_pin_factory_that_cannot_be_had_is_one_line(factory: str, words: str) 
     text = RELAY.replace('"mock"', f'"{factory}"')
     with (
         pytest.raises(UsageError, match=words) as caught,
-        daemon.equipment(config.parse(text, "f.toml"), Plan("relay")),
+        equipment.equipment(config.parse(text, "f.toml"), Plan("relay")),
     ):
         pass
     assert "\n" not in str(caught.value)

@@ -1,0 +1,1 @@
+"""Starts, drains, watches and stops the daemon."""

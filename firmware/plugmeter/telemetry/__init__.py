@@ -1,0 +1,1 @@
+"""The outbox and the link: every record reaches the controller, exactly once in effect."""
