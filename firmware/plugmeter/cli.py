@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Measure", ("measure", "sweep", "selftest", "listeners")),
+    ("Serve", ("run", "status", "outbox", "controller", "sign")),
     ("Read", ("replay", "compare")),
     ("Prepare", ("check", "advise")),
-    ("Plugmeter itself", ("bench",)),
+    ("Plugmeter itself", ("bench", "runner")),
 )
 """The commands as the help lists them. Each is a module of ``plugmeter.commands`` of that name."""
 

@@ -1,1 +1,0 @@
-"""The only place where the daemon is put together: lifecycle, outbox, link, runner, metrics."""

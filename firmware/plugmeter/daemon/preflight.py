@@ -1,0 +1,51 @@
+"""What can be known to be wrong before anything is started: it is told all at once, and nothing starts half."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from plugmeter.errors import PlugmeterError, UsageError
+from plugmeter.runner.plans import plan_of
+from plugmeter.sections import Config
+from plugmeter.telemetry.commands.signing import PublicKey
+from plugmeter.telemetry.link import LinkSettings
+
+
+def check(config: Config) -> None:
+    """Raises UsageError with a line for each thing that is wrong: credentials, keys, folders, the rig."""
+    lines = [line for each in _checks(config) for line in _problems(each)]
+    if lines:
+        raise UsageError("\n".join(lines))
+
+
+def _checks(config: Config) -> Iterator[Callable[[], object]]:
+    if config.mqtt.host:
+        yield lambda: LinkSettings.from_config(config, "check")
+    if config.commands.public_key_file:
+        yield lambda: PublicKey.load(Path(config.commands.public_key_file))
+    if config.daemon.rig != "none":
+        yield lambda: plan_of(config, {})
+    yield lambda: _state_directory(Path(config.daemon.state_directory))
+
+
+def _problems(check: Callable[[], object]) -> list[str]:
+    try:
+        check()
+    except PlugmeterError as error:
+        return str(error).splitlines()
+    return []
+
+
+def _state_directory(path: Path) -> None:
+    """It must be writable, or to be made in what is there; it is not made here."""
+    there = path
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise UsageError(f"daemon.state_directory = {path}: {there} is no folder; name another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"daemon.state_directory = {path}: {there} cannot be written to; name another one, or run as root"
+        )

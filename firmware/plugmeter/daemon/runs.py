@@ -1,0 +1,329 @@
+"""The runs: one after the other, each in a process of its own, and what they tell."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any, Final, Protocol
+
+from plugmeter.errors import PlugmeterError, UsageError
+from plugmeter.lifecycle.figures import RunFigures
+from plugmeter.reporting import words
+from plugmeter.runner import wire
+from plugmeter.runner.drafts import drafts
+from plugmeter.runner.parent import Runner
+from plugmeter.runner.plans import plan_of
+from plugmeter.sections import Config
+from plugmeter.telemetry.record import Draft
+
+LOG: Final = logging.getLogger("plugmeter.runs")
+
+AGAIN_S: Final = 1.0
+AGAIN_LIMIT_S: Final = 60.0
+"""A run that failed is tried again after a second, and after twice as long each time it fails again."""
+
+
+class Loop(Protocol):
+    """What the conductor offers, as far as runs need it."""
+
+    def register(self, descriptor: int, callback: Callable[[], None]) -> None: ...
+    def unregister(self, descriptor: int) -> None: ...
+    def wake(self) -> None: ...
+
+
+class Sink(Protocol):
+    """The outbox, as far as runs need it."""
+
+    def offer(self, draft: Draft, *, wait_s: float = 0.0) -> bool: ...
+    @property
+    def crowded(self) -> bool:
+        """Whether it is better not to offer more just now."""
+        ...
+
+
+class Runs:
+    """All methods are the main thread's; ``figures`` may be read by any.
+
+    There is a standing run, that of the configuration: when it ends, the next one begins. A run that a
+    command asks for takes its place once.
+    """
+
+    def __init__(self, loop: Loop, sink: Sink, config: Config) -> None:
+        self._loop = loop
+        self._sink = sink
+        self._config = config
+        self._runner: Runner | None = None
+        self._listening = False
+        self._asked: Mapping[str, object] | None = None
+        """The arguments of the run that comes next instead of the standing one."""
+        self._standing = config.daemon.rig != "none"
+        self._closing = False
+        self._again_s = AGAIN_S
+        self._again_at_ns = 0
+        self._state = "none"
+        self._ready: wire.Ready | None = None
+        self._failure: wire.Failure | None = None
+        self._finished_episodes: Counter[str] = Counter()
+        self._finished_lost: Counter[str] = Counter()
+        self._last: wire.Progress | None = None
+        self._verdict: tuple[str, str] = ("", "")
+        self._begun: list[Future[dict[str, Any]]] = []
+        self._resyncs: list[Future[dict[str, Any]]] = []
+        self.run_id = ""
+        self.rig = ""
+        self.figures = RunFigures()
+        self.discards: Counter[str] = Counter()
+
+    # -- what the daemon asks for ---------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin the standing run, if the configuration has one. Raises UsageError, PlugmeterError."""
+        if self._standing:
+            self._begin({})
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the witnesses are bound; also where there is no run to be made.
+
+        Raises what the first run failed of: a mistake in the configuration is a UsageError.
+        """
+        if self._failure is not None and self._ready is None:
+            kind, reason = self._failure.kind, self._failure.reason
+            raise UsageError(reason) if kind in ("UsageError", "ConfigError") else PlugmeterError(reason)
+        return not self._standing or self._ready is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can come any more."""
+        return self._runner is None
+
+    @property
+    def runner(self) -> Runner | None:
+        """The run that is under way."""
+        return self._runner
+
+    @property
+    def ready(self) -> wire.Ready | None:
+        """What the run under way said of itself."""
+        return self._ready
+
+    def close(self) -> None:
+        """Take nothing new: the run under way ends, with its report, and no other one begins."""
+        self._closing = True
+        self._refuse_waiting("the daemon is stopping")
+        if self._runner is not None:
+            self._state = "ending"
+            self._runner.stop()
+
+    def kill(self) -> None:
+        """Whatever is left of a run, at once."""
+        if self._runner is not None:
+            self._runner.kill()
+            while not self.is_over and self._runner is not None:
+                self._take_all(self._runner)
+                time.sleep(0.005)
+
+    def configure(self, config: Config) -> None:
+        """Another configuration: the standing run ends and begins anew with it. Raises what ``plan_of`` does,
+        and then nothing has changed."""
+        if config.daemon.rig != "none":
+            plan_of(config, {})
+        self._config = config
+        self._standing = config.daemon.rig != "none"
+        if self._runner is not None:
+            self._runner.stop()
+        elif self._standing:
+            self._begin({})
+
+    def replace(self, arguments: Mapping[str, object]) -> Future[dict[str, Any]]:
+        """Begin a run as a command wants it, instead of the one under way. The Future tells how it began."""
+        plan_of(self._config, arguments)
+        future: Future[dict[str, Any]] = Future()
+        self._begun.append(future)
+        if self._runner is None:
+            self._begin(arguments)
+        else:
+            self._asked = dict(arguments)
+            self._runner.stop()
+        return future
+
+    def suspend(self) -> None:
+        """End the run under way; the standing one stays ended until somebody starts one."""
+        self._standing = False
+        self._asked = None
+        if self._runner is not None:
+            self._runner.stop()
+
+    def resync(self) -> Future[dict[str, Any]]:
+        """A coldplug scan now. Raises PlugmeterError where no run is under way."""
+        if self._runner is None or self._ready is None:
+            raise PlugmeterError("no run is under way; begin one with start-run")
+        future: Future[dict[str, Any]] = Future()
+        self._resyncs.append(future)
+        self._runner.resync()
+        return future
+
+    def tick(self) -> None:
+        """Once a second: a failed run's next try; listening again where the outbox has room."""
+        if self._runner is not None and not self._listening:
+            self._listen()
+        if self._runner is None and not self._closing and self._again_at_ns:
+            if time.monotonic_ns() >= self._again_at_ns:
+                self._next()
+        self._figure()
+
+    # -- one run --------------------------------------------------------------------------------
+
+    def _begin(self, arguments: Mapping[str, object]) -> None:
+        config, plan = plan_of(self._config, arguments)
+        runner = Runner(config, plan)
+        runner.start()
+        self._runner = runner
+        self.run_id, self.rig = runner.run_id, plan.rig
+        self._ready = self._failure = None
+        self._again_at_ns = 0
+        self._state = "starting"
+        self._listen()
+        self._figure()
+
+    def _listen(self) -> None:
+        if self._runner is not None and not self._listening and not self._sink.crowded:
+            self._listening = True
+            self._loop.register(self._runner.fileno(), self._heard)
+
+    def _hush(self) -> None:
+        """Leave what the run says where it is: its own process waits then, and the kernel counts."""
+        if self._listening and self._runner is not None:
+            self._loop.unregister(self._runner.fileno())
+        self._listening = False
+
+    def _heard(self) -> None:
+        if self._sink.crowded:
+            self._hush()  # until the next tick
+        elif self._runner is not None:
+            self._take_all(self._runner)
+
+    def _take_all(self, runner: Runner) -> None:
+        for message in runner.read():
+            self._take(runner, message)
+
+    def _take(self, runner: Runner, message: wire.Message) -> None:
+        for draft in drafts(runner.run_id, message, time.time_ns()):
+            self._sink.offer(draft)
+        match message:
+            case wire.Note(text):
+                LOG.warning("%s", text)
+            case wire.Ready():
+                self._ready = message
+                self._state = "running"
+                self._again_s = AGAIN_S
+                self._tell_begun({"run": runner.run_id, "rig": message.rig, "ports": list(message.ports)})
+                self._loop.wake()
+            case wire.Progress():
+                self._last = message
+            case wire.Resynced(t_ns, devices):
+                self._tell_resynced(t_ns, devices)
+            case wire.Finished(report):
+                self._account(report)
+            case wire.Failure():
+                self._failure = message
+                self._state = "failed"
+                LOG.error("run %s failed: %s", runner.run_id, message.reason)
+                if self._asked is None:  # else they wait for the run that comes next
+                    self._refuse_waiting(message.reason)
+            case wire.Ended():
+                self._over(runner)
+
+    def _over(self, runner: Runner) -> None:
+        self._hush()
+        self.discards.update({f"runner_{name}": count for name, count in runner.counters.items()})
+        runner.close()
+        self._runner = None
+        self._last = None
+        self._loop.wake()
+        if self._closing:
+            return
+        if self._failure is not None:
+            self._again_at_ns = time.monotonic_ns() + int(self._again_s * 1e9)
+            self._again_s = min(2 * self._again_s, AGAIN_LIMIT_S)
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        self._again_at_ns = 0
+        asked, self._asked = self._asked, None
+        if asked is None and not self._standing:
+            self._state = "none"
+            return
+        try:
+            self._begin(asked or {})
+        except PlugmeterError as error:
+            LOG.error("no run can be begun: %s", error)
+            self._refuse_waiting(str(error))
+            self._again_at_ns = time.monotonic_ns() + int(self._again_s * 1e9)
+            self._again_s = min(2 * self._again_s, AGAIN_LIMIT_S)
+
+    # -- what is told of it ---------------------------------------------------------------------
+
+    def _account(self, report: Mapping[str, Any]) -> None:
+        """The run is over: its figures count from now on, as the report has them."""
+        for outcome in ("matched", "late", "ambiguous"):
+            self._finished_episodes[outcome] += report[outcome]
+        for stage, count in report["lost"].items():
+            self._finished_episodes["lost"] += count
+            self._finished_lost[stage] += count
+        self._last = None
+        valid = bool(report["certificate"]["valid"])
+        self._verdict = ("valid" if valid else "invalid", words.verdict(report))
+        self._figure()
+
+    def _figure(self) -> None:
+        now = self._last
+        episodes, lost = Counter(self._finished_episodes), Counter(self._finished_lost)
+        current_lost = sum(now.lost.values()) if now else 0
+        if now is not None:
+            episodes.update(matched=now.matched, late=now.late, ambiguous=now.ambiguous, lost=current_lost)
+            lost.update(now.lost)
+        self.figures = RunFigures(
+            state=self._state,
+            rig=self.rig,
+            expected=now.expected if now else 0,
+            matched=now.matched if now else 0,
+            late=now.late if now else 0,
+            lost=current_lost,
+            certificate=self._verdict[0],
+            verdict=self._verdict[1],
+            episodes_total=dict(episodes),
+            lost_total=dict(lost),
+            witnesses={
+                name: {
+                    "offered": count.offered,
+                    "delivered": count.delivered,
+                    "lost": count.lost,
+                    "pending": count.pending,
+                }
+                for name, count in (now.witnesses.items() if now else ())
+            },
+        )
+
+    def _tell_begun(self, result: dict[str, Any]) -> None:
+        begun, self._begun = self._begun, []
+        for future in begun:
+            future.set_result(result)
+
+    def _tell_resynced(self, t_ns: int, devices: int | None) -> None:
+        resyncs, self._resyncs = self._resyncs, []
+        for future in resyncs:
+            if devices is None:
+                future.set_exception(PlugmeterError("the scan could not be made"))
+            else:
+                future.set_result({"devices": devices, "t_ns": t_ns})
+
+    def _refuse_waiting(self, reason: str) -> None:
+        waiting = [*self._begun, *self._resyncs]
+        self._begun, self._resyncs = [], []
+        for future in waiting:
+            future.set_exception(PlugmeterError(reason))

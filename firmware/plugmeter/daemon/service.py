@@ -1,0 +1,493 @@
+"""The daemon: puts lifecycle, outbox, link, runs, commands and metrics together, and is what the stages act on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from plugmeter import __version__
+from plugmeter import config as configuration
+from plugmeter.daemon import documents
+from plugmeter.daemon.observation import Observer
+from plugmeter.daemon.operations import DaemonOperations
+from plugmeter.daemon.recorder import Recorder
+from plugmeter.daemon.runs import Runs
+from plugmeter.errors import PlugmeterError, UsageError
+from plugmeter.lifecycle import journal
+from plugmeter.lifecycle.actions import Ending, Timing
+from plugmeter.lifecycle.address import parse_address
+from plugmeter.lifecycle.audit import Audited, SignalReceived
+from plugmeter.lifecycle.conductor import Conductor
+from plugmeter.lifecycle.deadline import Work
+from plugmeter.lifecycle.drains import DrainMemory
+from plugmeter.lifecycle.health import LastErrors, write_health
+from plugmeter.lifecycle.http import MetricsServer
+from plugmeter.lifecycle.stages import Event, Stage
+from plugmeter.progress import Progress
+from plugmeter.sections import Config
+from plugmeter.telemetry import discovery
+from plugmeter.telemetry.commands.journal import Journal
+from plugmeter.telemetry.commands.operator import Operator
+from plugmeter.telemetry.commands.signing import PublicKey
+from plugmeter.telemetry.desired import Trial
+from plugmeter.telemetry.link import Inbound, Link, LinkSettings
+from plugmeter.telemetry.outbox import Limits, Outbox
+from plugmeter.telemetry.topics import Topics, parse
+
+LOG: Final = logging.getLogger("plugmeter.daemon")
+
+Result = TypeVar("Result")
+
+SUMMARY_S: Final = 5
+HEALTH_S: Final = 900
+"""How often the snapshot of a daemon that goes on is written: seldom, for the card's sake."""
+
+
+class Service:
+    """Implements lifecycle.actions.Actions. Made and run in the main thread."""
+
+    def __init__(self, path: Path | None, config: Config) -> None:
+        """``path`` is the configuration's file, read again with SIGHUP; ``config`` what it means now."""
+        self._path = path
+        self._base = config
+        self._config = config
+        self._state = Path(config.daemon.state_directory)
+        self._recorder = Recorder()
+        self._errors = LastErrors()
+        logging.getLogger().addHandler(self._errors)
+        self.signals: Counter[str] = Counter()
+        self._outbox: Outbox | None = None
+        self._link: Link | None = None
+        self._runs: Runs | None = None
+        self._operator: Operator | None = None
+        self._journal: Journal | None = None
+        self._trial: Trial | None = None
+        self._metrics: MetricsServer | None = None
+        self._observer: Observer | None = None
+        self._log_until_ns = 0
+        self._ticks = 0
+        self._stopping = False
+        self.device = config.daemon.device or _device_name(socket.gethostname())
+        self._topics = Topics(self.device)
+        self.conductor = Conductor(
+            self,
+            _timing(config),
+            drains=DrainMemory(self._state / "drains.json", LOG.warning),
+            audit=self._audit,
+        )
+
+    def run(self) -> int:
+        """From the first stage to the last; the exit status."""
+        return self.conductor.run()
+
+    # -- Actions: the stages --------------------------------------------------------------------
+
+    def start(self) -> Iterator[str]:
+        """Bring everything up."""
+        yield "opening the outbox"
+        outbox = Outbox(self._state / "outbox.sqlite", _limits(self._config), LOG.warning)
+        self._outbox = outbox
+        self._recorder.attach(outbox)
+        outbox.on_commit(self.conductor.wake)
+        outbox.start()
+        yield "looking for a configuration that is on trial"
+        self._trial = Trial(self._state, self._base, self._publish_reported)
+        self._config = self._trial.recover()
+        yield "opening the journal of commands"
+        self._journal = Journal(self._state / "commands.sqlite", time.time_ns())
+        yield "starting the metrics"
+        self._observer = Observer(self)
+        self._open_metrics()
+        yield "starting the run"
+        self._runs = Runs(self.conductor, outbox, self._config)
+        self._runs.start()
+        yield "connecting to the broker"
+        self._operator = self._new_operator()
+        if self._config.mqtt.host:
+            self._open_link()
+        self._operator.recover()
+
+    def ready(self) -> bool:
+        """Whether the witnesses are bound and the first coldplug scan is in."""
+        return self._runs is not None and self._runs.is_up
+
+    def reload(self) -> None:
+        """The file anew: all of it good, or none of it in effect."""
+        if self._path is None:
+            raise PlugmeterError("there is no configuration file to read again")
+        base = configuration.load(self._path)
+        assert self._trial is not None
+        self._adopt(self._trial.rebase(base))
+        self._base = base
+
+    def end_intake(self) -> None:
+        """No new commands, no new runs; the one under way ends with its report. Probes find no listener."""
+        self._stopping = True
+        if self._metrics is not None:
+            self._metrics.close(0.5)
+        if self._operator is not None:
+            self._operator.close(0.0)
+        if self._runs is not None:
+            self._runs.close()
+
+    def intake(self) -> Sequence[Work]:
+        """What the run has still to say."""
+        if self._runs is None or self._runs.is_over:
+            return ()
+        return (Work("run to end", 1, None),)
+
+    def flush_and_publish(self, ends_ns: int, cap_ns: int) -> None:
+        """What is here goes to disk, and from there to the controller while there is time."""
+        if self._runs is not None:
+            self._runs.kill()  # one that has not ended by itself has had its time
+        if self._observer is not None:
+            self._recorder.keep("health", self._observer.health("stopping").document())
+        if self._outbox is not None:
+            self._outbox.flush(max(0.1, (ends_ns - time.monotonic_ns()) / 1e9))
+        if self._link is not None:
+            self._link.drain(cap_ns)
+
+    def backlog(self) -> Sequence[Work]:
+        """What the controller has still to acknowledge."""
+        if self._outbox is None or self._link is None:
+            return ()
+        return (Work("records to publish", self._outbox.pending_now(), None),)
+
+    def say_goodbye(self, ending: Ending) -> None:
+        """The snapshot, the death on purpose, and everything closed; the outbox last."""
+        self._stopping = True
+        if self._runs is not None:
+            self._runs.kill()
+        if self._observer is not None:
+            self._write_health(ending.reason)
+        if self._link is not None:
+            if ending.goodbye_s:
+                farewell = documents.status("stopped", self._stream, time.time_ns(), ending.reason[:500])
+                self._link.say_goodbye(farewell, ending.goodbye_s)
+            self._link.stop()
+        if self._metrics is not None:
+            self._metrics.close(0.1)
+        if self._operator is not None:
+            self._operator.close(0.5)
+        if self._journal is not None:
+            self._journal.close()
+        if self._outbox is not None:
+            self._outbox.close()
+
+    # -- Actions: all the time ------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Once a second."""
+        self._ticks += 1
+        if self._runs is not None:
+            self._runs.tick()
+        if self._observer is not None and self.conductor.stage is Stage.RUNNING:
+            self._observer.look()
+        if self._trial is not None and self.conductor.stage is Stage.RUNNING:
+            back = self._trial.tick(self._is_controller_reached())
+            if back is not None:
+                self._adopt(back)
+        if self._log_until_ns and time.monotonic_ns() >= self._log_until_ns:
+            self._log_until_ns = 0
+            journal.set_level(self._config.daemon.log_level)
+        if self._ticks % SUMMARY_S == 0:
+            self._publish_summary()
+        if self._ticks % HEALTH_S == 0:
+            self._write_health("it was time")
+
+    def status(self) -> str:
+        """A line for ``systemctl status``."""
+        if self._observer is None:
+            return "starting"
+        return self._observer.headline()
+
+    def workers(self) -> Iterable[Progress]:
+        """Those that have to move. The run's process is none of them: it can be replaced."""
+        found = [self._outbox, self._operator, self._link, self._metrics]
+        yield from (each.progress for each in found if each is not None)
+        if self.conductor.signal_progress is not None:
+            yield self.conductor.signal_progress
+
+    # -- Daemon: what the operations ask for ----------------------------------------------------
+
+    @property
+    def is_stopping(self) -> bool:
+        """For any thread."""
+        return self._stopping
+
+    def call(self, function: Callable[[], Result]) -> Future[Result]:
+        """Have the main thread do it."""
+        return self.conductor.call(function)
+
+    def start_run(self, arguments: Mapping[str, object]) -> Future[dict[str, Any]]:
+        """A run as a command wants it."""
+        return self._running().replace(arguments)
+
+    def stop_run(self) -> dict[str, Any]:
+        """The end of the run under way."""
+        runs = self._running()
+        stopped = None if runs.is_over else runs.run_id
+        runs.suspend()
+        return {"run": stopped}
+
+    def resync(self) -> Future[dict[str, Any]]:
+        """A coldplug scan."""
+        return self._running().resync()
+
+    def try_config(self, command_id: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Begin a trial."""
+        assert self._trial is not None
+        self._adopt(self._trial.begin(command_id, config))
+        return {"state": "trial", "minutes": self._config.commands.rollback_minutes}
+
+    def log_level(self, level: str, minutes: int | None) -> dict[str, Any]:
+        """What is told in the journal, for a while."""
+        journal.set_level(level)
+        self._log_until_ns = time.monotonic_ns() + minutes * 60_000_000_000 if minutes else 0
+        return {"level": level, "minutes": minutes}
+
+    def restart(self, command_id: str) -> None:
+        """An orderly end; the service manager starts anew."""
+        self.conductor.post(Event.RESTART, f"the controller's command {command_id}")
+
+    # -- what the observer asks for -------------------------------------------------------------
+
+    @property
+    def config(self) -> Config:
+        """What is in effect."""
+        return self._config
+
+    @property
+    def outbox(self) -> Outbox | None:
+        """Once it is open."""
+        return self._outbox
+
+    @property
+    def link(self) -> Link | None:
+        """Once there is one."""
+        return self._link
+
+    @property
+    def runs(self) -> Runs | None:
+        """Once they may begin."""
+        return self._runs
+
+    @property
+    def metrics(self) -> MetricsServer | None:
+        """Once it listens."""
+        return self._metrics
+
+    @property
+    def errors(self) -> LastErrors:
+        """The last warnings and worse."""
+        return self._errors
+
+    @property
+    def recorder(self) -> Recorder:
+        """Where records go."""
+        return self._recorder
+
+    def discards(self) -> Counter[str]:
+        """All that was thrown away, by where."""
+        found = Counter(self._recorder.discards)
+        if self._runs is not None:
+            found.update(self._runs.discards)
+        return found
+
+    def restart_metrics(self) -> None:
+        """The remedy for a server that spins or is stuck."""
+        if self._metrics is not None:
+            self._metrics.close(0.5)
+        self._open_metrics()
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    @property
+    def _stream(self) -> str:
+        return self._outbox.stream if self._outbox is not None else ""
+
+    def _running(self) -> Runs:
+        if self._runs is None or self._stopping:
+            raise PlugmeterError("the daemon is not running")
+        return self._runs
+
+    def _audit(self, what: Audited) -> None:
+        if isinstance(what, SignalReceived):
+            self.signals[what.name] += 1
+        self._recorder.keep(what.KIND, what.data(), what.time_ns)
+
+    def _new_operator(self) -> Operator:
+        assert self._journal is not None
+        commands = self._config.commands
+        key = PublicKey.load(Path(commands.public_key_file)) if commands.public_key_file else None
+        return Operator(
+            self._journal,
+            self._topics,
+            self.device,
+            commands.accept,
+            key,
+            DaemonOperations(self),
+            self._publish,
+            self._recorder.keep,
+            withdrawn=self._withdraw,
+        )
+
+    def _open_link(self) -> None:
+        assert self._outbox is not None
+        settings = LinkSettings.from_config(self._config, self.device)
+        link = Link(
+            settings,
+            self._outbox,
+            self._topics,
+            client_id=f"plugmeter-{self.device}",
+            inbox=self._inbound,
+            diary=lambda event, details: self._recorder.keep("link", {"event": event, "details": details}),
+            birth=lambda: documents.status("online", self._stream, time.time_ns()),
+            will=documents.status("lost", self._stream, time.time_ns()),
+        )
+        self._link = link
+        self._publish_meta()
+        if self._trial is not None:
+            self._publish_reported(self._trial.reported())
+        link.start()
+
+    def _open_metrics(self) -> None:
+        address = self._config.daemon.metrics
+        self._metrics = None
+        if address and self._observer is not None:
+            self._metrics = MetricsServer(parse_address(address), self._observer.pages)
+            self._metrics.start()
+
+    def _inbound(self, inbound: Inbound) -> None:
+        """A message of the broker, on the link's thread."""
+        found = parse(inbound.topic)
+        if found is None:  # Home Assistant has started: it wants to hear of us again
+            if inbound.payload == b"online":
+                self._publish_meta()
+        elif found.kind == "cmd":
+            if self._operator is not None:
+                self._operator.handle(inbound)
+        elif found.kind == "desired":
+            try:
+                self.conductor.call(lambda: self._desired(inbound.payload))
+            except PlugmeterError as error:
+                LOG.warning("a desired configuration was not looked at: %s", error)
+
+    def _desired(self, payload: bytes) -> None:
+        if self._trial is not None and not self._stopping:
+            config = self._trial.desired(payload)
+            if config is not None:
+                self._adopt(config)
+
+    def _adopt(self, new: Config) -> None:
+        """Put a checked configuration into effect. PlugmeterError: the old one is, still."""
+        old = self._config
+        for name in ("device", "state_directory"):
+            if getattr(new.daemon, name) != getattr(old.daemon, name):
+                raise UsageError(f"daemon.{name} changes with a restart only: systemctl restart plugmeter")
+        link = new.mqtt != old.mqtt
+        if link and new.mqtt.host:
+            LinkSettings.from_config(new, self.device)  # raises for files that are not there
+        if self._runs is not None and _measures_otherwise(old, new):
+            self._runs.configure(new)
+        self._config = new
+        self.conductor.timing = _timing(new)
+        if self._outbox is not None:
+            self._outbox.set_limits(_limits(new))
+        if new.daemon.log_level != old.daemon.log_level:
+            journal.set_level(new.daemon.log_level)
+        if new.daemon.metrics != old.daemon.metrics:
+            self.restart_metrics()
+        if self._observer is not None:
+            self._observer.configure(new)
+        if link:
+            if self._link is not None:
+                self._link.stop()
+                self._link = None
+            if new.mqtt.host:
+                self._open_link()
+        elif self._link is not None:
+            self._publish_meta()
+
+    def _is_controller_reached(self) -> bool:
+        """Whether the controller has acknowledged something, or nothing is left for it to do so."""
+        if self._link is None or self._outbox is None:
+            return False
+        return self._link.status().state == "connected" and self._outbox.pending_now() == 0
+
+    # -- documents ------------------------------------------------------------------------------
+
+    def _publish(self, topic: str, payload: bytes) -> None:
+        if self._link is not None:
+            self._link.set_document(topic, payload)
+
+    def _withdraw(self, topic: str) -> None:
+        if self._link is not None:
+            self._link.remove_document(topic)
+
+    def _publish_reported(self, payload: bytes) -> None:
+        self._publish(self._topics.reported, payload)
+
+    def _publish_meta(self) -> None:
+        ready = self._runs.ready if self._runs is not None else None
+        ports = ready.ports if ready else tuple(port.name for port in self._config.ports)
+        meta = documents.meta(self._config, ports, documents.host())
+        self._publish(self._topics.meta, meta)
+        if self._config.mqtt.discovery_prefix:
+            topic, payload = discovery.config(
+                self.device, json.loads(meta), prefix=self._config.mqtt.discovery_prefix
+            )
+            self._publish(topic, payload)
+
+    def _publish_summary(self) -> None:
+        if self._link is None or self._observer is None or self._outbox is None:
+            return
+        run_id = self._runs.run_id if self._runs is not None else ""
+        summary = documents.summary(
+            self._observer.figures(), self._outbox.account(), run_id, time.time_ns()
+        )
+        self._publish(self._topics.summary, summary)
+
+    def _write_health(self, reason: str) -> None:
+        assert self._observer is not None
+        try:
+            write_health(self._state, self._observer.health(reason))
+        except OSError as error:
+            LOG.warning("the health snapshot cannot be written: %s", error.strerror or error)
+
+
+def _timing(config: Config) -> Timing:
+    lifecycle = config.lifecycle
+    return Timing(lifecycle.start_s, lifecycle.drain_s, lifecycle.stop_cap_s)
+
+
+def _limits(config: Config) -> Limits:
+    outbox = config.outbox
+    return Limits(
+        max_bytes=outbox.max_bytes,
+        max_age_ns=int(outbox.max_age_days * 86_400e9),
+        commit_interval_s=outbox.commit_interval_ms / 1000,
+    )
+
+
+def _measures_otherwise(old: Config, new: Config) -> bool:
+    """Whether a run would be another one."""
+    sections = ("run", "witnesses", "netlink", "udev", "inotify", "gpio", "ports", "rig")
+    return any(getattr(old, name) != getattr(new, name) for name in sections) or (
+        (old.daemon.rig, old.daemon.run_minutes, old.daemon.records)
+        != (new.daemon.rig, new.daemon.run_minutes, new.daemon.records)
+    )
+
+
+def _device_name(host: str) -> str:
+    """A host name as a device's name: what topics do not bear becomes a dash."""
+    name = "".join(each if each.isalnum() and each.isascii() else "-" for each in host.lower())
+    return name.strip("-")[:63] or "plugmeter"
