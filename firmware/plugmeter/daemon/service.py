@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
 import time
 from collections import Counter
@@ -13,7 +12,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from plugmeter import __version__
 from plugmeter import config as configuration
 from plugmeter.daemon import documents
 from plugmeter.daemon.observation import Observer
@@ -451,9 +449,7 @@ class Service:
         if self._link is None or self._observer is None or self._outbox is None:
             return
         run_id = self._runs.run_id if self._runs is not None else ""
-        summary = documents.summary(
-            self._observer.figures(), self._outbox.account(), run_id, time.time_ns()
-        )
+        summary = documents.summary(self._observer.figures(), self._outbox.account(), run_id, time.time_ns())
         self._publish(self._topics.summary, summary)
 
     def _write_health(self, reason: str) -> None:

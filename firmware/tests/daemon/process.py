@@ -18,7 +18,6 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
-
 from tests.telemetry.broker import eventually
 
 FIRMWARE = Path(__file__).resolve().parents[2]
@@ -129,7 +128,9 @@ class Daemon:
 class Onlooker:
     """A client at the broker: keeps the last payload of each topic and every record; sends acks when told."""
 
-    def __init__(self, port: int, *, acknowledges: bool = False) -> None:
+    def __init__(self, port: int, *, acknowledges: bool = False, device: str = DEVICE) -> None:
+        self.device = device
+        self.base = f"plugmeter/v1/{device}"
         self.last: dict[str, bytes] = {}
         self.all: dict[str, list[bytes]] = defaultdict(list)
         self.events: list[dict[str, Any]] = []
@@ -150,7 +151,7 @@ class Onlooker:
     def _heard(self, client: mqtt.Client, userdata: object, message: mqtt.MQTTMessage) -> None:
         self.last[message.topic] = message.payload
         self.all[message.topic].append(message.payload)
-        if message.topic == f"{BASE}/records":
+        if message.topic == f"{self.base}/records":
             found = json.loads(message.payload)
             self.events.extend(found)
             if self.acknowledges:
@@ -164,7 +165,7 @@ class Onlooker:
             first, _, last = number.partition("-")
             by_stream[stream].append([int(first), int(last or first)])
         for stream, ranges in by_stream.items():
-            self.publish(f"{BASE}/acks", {"stream": stream, "ranges": ranges}, retain=False)
+            self.publish(f"{self.base}/acks", {"stream": stream, "ranges": ranges}, retain=False)
 
     def publish(self, topic: str, document: object, *, retain: bool = True) -> None:
         payload = document if isinstance(document, bytes) else json.dumps(document).encode()
@@ -172,7 +173,7 @@ class Onlooker:
 
     def document(self, topic: str) -> dict[str, Any]:
         """The last document of a topic below the device's; empty where there was none."""
-        payload = self.last.get(f"{BASE}/{topic}", b"")
+        payload = self.last.get(f"{self.base}/{topic}", b"")
         with contextlib.suppress(ValueError):
             found = json.loads(payload)
             if isinstance(found, dict):
@@ -186,9 +187,9 @@ class Onlooker:
     def command(self, op: str, command_id: str, arguments: Mapping[str, Any] | None = None) -> None:
         now = time.time()
         self.publish(
-            f"{BASE}/cmd/{op}/{command_id}",
+            f"{self.base}/cmd/{op}/{command_id}",
             {
-                "state": "init", "device": DEVICE, "op": op, "id": command_id,
+                "state": "init", "device": self.device, "op": op, "id": command_id,
                 "issued": _rfc3339(now), "expires": _rfc3339(now + 3600), "arguments": arguments or {},
             },
         )  # fmt: skip

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.telemetry.broker import Mosquitto, eventually
 
 from plugmeter.telemetry import schemas
 from tests.daemon.process import BASE, DEVICE, Daemon, Onlooker, configuration, environment
-from tests.telemetry.broker import Mosquitto, eventually
 
 
 @pytest.fixture
