@@ -1,4 +1,4 @@
-"""What the controller's commands do. Each method is called on the operator's thread and waits for the main one."""
+"""What the controller's commands do: called on the operator's thread, done on the main one."""
 
 from __future__ import annotations
 

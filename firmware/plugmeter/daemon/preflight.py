@@ -1,4 +1,4 @@
-"""What can be known to be wrong before anything is started: it is told all at once, and nothing starts half."""
+"""What can be known to be wrong before anything is started: all of it at once, and nothing starts half."""
 
 from __future__ import annotations
 

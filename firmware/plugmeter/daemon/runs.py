@@ -170,9 +170,9 @@ class Runs:
         """Once a second: a failed run's next try; listening again where the outbox has room."""
         if self._runner is not None and not self._listening:
             self._listen()
-        if self._runner is None and not self._closing and self._again_at_ns:
-            if time.monotonic_ns() >= self._again_at_ns:
-                self._next()
+        waits = self._runner is None and not self._closing and self._again_at_ns
+        if waits and time.monotonic_ns() >= self._again_at_ns:
+            self._next()
         self._figure()
 
     # -- one run --------------------------------------------------------------------------------
@@ -227,6 +227,7 @@ class Runs:
             case wire.Resynced(t_ns, devices):
                 self._tell_resynced(t_ns, devices)
             case wire.Finished(report):
+                LOG.info("run %s: %s", runner.run_id, words.verdict(report))
                 self._account(report)
             case wire.Failure():
                 self._failure = message

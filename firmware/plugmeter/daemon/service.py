@@ -1,4 +1,4 @@
-"""The daemon: puts lifecycle, outbox, link, runs, commands and metrics together, and is what the stages act on."""
+"""The daemon: lifecycle, outbox, link, runs, commands and metrics, put together; what the stages act on."""
 
 from __future__ import annotations
 
