@@ -1,4 +1,4 @@
-"""The daemon under a real systemd: notify, reload, watchdog, stop, restart, and the sandbox around all that."""
+"""The daemon under a real systemd: notify, reload, watchdog, stop, restart, and the sandbox around it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.daemon.process import Onlooker
-from tests.systemd.container import Container
 from tests.telemetry.broker import Mosquitto
+
+from tests.systemd.container import Container
 
 UNIT = "plugmeter.service"
 CONFIG = "etc/plugmeter/plugmeter.toml"
