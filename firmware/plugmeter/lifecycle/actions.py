@@ -43,8 +43,8 @@ class Ending:
 class Actions(Protocol):
     """The stages' entry actions and exit conditions (``stages.STAGES``), and what is done in all stages.
 
-    They return soon: nothing else happens meanwhile. An exception is a defect, logged with its traceback,
-    and the next stage follows; only ``start`` and ``reload`` may raise PlugmeterError. A stop may begin at
+    They return soon: nothing else happens meanwhile. An exception is a defect: logged with its traceback, and
+    the end of the daemon's work; only ``start`` and ``reload`` may raise PlugmeterError. A stop may begin at
     any time, so ``end_intake``, ``flush_and_publish`` and ``say_goodbye`` have to cope with a start that was
     not finished, and ``say_goodbye`` with that the other two were left out (``Ending.forced``).
     """

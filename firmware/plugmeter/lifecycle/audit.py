@@ -1,8 +1,8 @@
 """What is told of the daemon's life: each signal and each transition, for the journal and for telemetry.
 
 Pure. ``fields()`` are structured fields of the journal (systemd.journal-fields(7)), ``data()`` the JSON
-object of a telemetry record of the kind ``KIND``. The MESSAGE_IDs are fixed, for operators have filters on them
-(``journalctl MESSAGE_ID=...``). They are UUIDs made once, at random.
+object of a telemetry record of the kind ``KIND``. The MESSAGE_IDs are UUIDs made once, at random. They never
+change, for operators have filters on them (``journalctl MESSAGE_ID=...``).
 """
 
 from __future__ import annotations

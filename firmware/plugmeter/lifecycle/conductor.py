@@ -50,7 +50,7 @@ this::
             return [Work("records to publish", self.outbox.pending_now())] if self.link else []
         ...
 
-    sys.exit(Daemon(config).conductor.run())
+    leave(Daemon(config).conductor.run())
 
 What other threads may call: ``post`` (RESTART, FATAL), ``call``, ``wake``, and read ``stage``. All else is
 the main thread's.
@@ -60,13 +60,15 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import selectors
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from plugmeter.errors import PlugmeterError
 from plugmeter.lifecycle import stacks
@@ -99,7 +101,22 @@ GOODBYE_S: Final = 1.0
 GUARD_S: Final = 10.0
 """So long after the cap of a stop, what hangs is ended by force, with all stacks on standard error."""
 
+_OF_THE_STAGE: Final = frozenset({"start", "ready", "end_intake", "intake", "flush_and_publish", "backlog"})
+"""Entry actions and exit conditions: without them their stage would not end."""
+
 Result = TypeVar("Result")
+
+
+def leave(status: int) -> NoReturn:
+    """End the process now, after ``Conductor.run``: all that matters is closed by ``say_goodbye``. Taking the
+    interpreter apart would cost the stop some 30 ms, and longer where a library waits for its threads then
+    (gpiozero: 10 s for each)."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            pass  # nobody reads it any more
+    os._exit(status)
 
 
 class Conductor:
@@ -377,6 +394,7 @@ class Conductor:
             )
         elif stage is Stage.STOPPED:
             self._say_goodbye(event)
+        self._inbox.wake()  # what the stage waits for may be so already
         self._show()
 
     def _say_goodbye(self, event: Event | None) -> None:
@@ -455,8 +473,8 @@ class Conductor:
             self._feed_at_ns = now_ns + (min(interval_ns // 4, TICK_NS) if stuck else interval_ns)
 
     def _ask(self, name: str, function: Callable[[], Result], otherwise: Result) -> Result:
-        """What ``function`` gives. If it raises, that is a defect: it is logged, happens, and what is called
-        ``name`` is never called again, so that one broken part cannot end every stage at once."""
+        """What ``function`` gives. If it raises, that is a defect: it is logged, it happens, and what is
+        called ``name`` is never called again."""
         if name in self._broken:
             return otherwise
         try:
@@ -464,5 +482,6 @@ class Conductor:
         except Exception as error:
             LOG.exception("%s failed: a defect", name)
             self._broken.add(name)
-            self._happen(Event.DEFECT, f"{name} failed: {type(error).__name__}")
+            event = Event.DEFECT if name in _OF_THE_STAGE else Event.FATAL
+            self._happen(event, f"{name} failed: {type(error).__name__}")
             return otherwise

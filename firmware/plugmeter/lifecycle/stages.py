@@ -1,15 +1,14 @@
 """The five stages of the daemon, as one table: nothing else decides what follows on what.
 
-Three decisions that it makes:
+Decisions that it makes:
 
 - What cannot go on is stopped in order: whatever goes wrong, whenever, the way to ``stopped`` is through
   ``terminating`` and ``draining``, so that what was measured is committed. Only a second signal (``force``)
   leaves out what is left of it; the action of ``stopped`` closes the outbox all the same.
 - Each stage that is on the way out is left after a time: the deadline is an event like any other.
-- What a stage has no use for changes nothing: a reload while stopping, a restart while starting to stop.
-
-A defect is an exception in what the conductor called; it is never waited for that the same thing works
-a second time, but gone on to the next stage.
+- What a stage has no use for changes nothing: a reload while stopping, a restart while stopping.
+- A stage whose own action or condition has a defect is left for the next one: nothing says that it would
+  ever end. Any other part that fails ends the work, but takes no time from the stop.
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ class Event(StrEnum):
     RESTART = "restart"
     """A command from afar: an orderly stop, and the service manager starts anew."""
     FATAL = "fatal"
-    """A part says that it cannot go on, and why."""
+    """A part cannot go on: it says so, or what the conductor called of it raised what it should not."""
     DEFECT = "defect"
-    """Something that the conductor called raised what it should not."""
+    """The stage's own action or exit condition raised what it should not."""
     DRY = "dry"
     """The intake has ended: nothing new can come."""
     DRAINED = "drained"
