@@ -59,7 +59,6 @@ the main thread's.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import selectors
 import sys
@@ -86,7 +85,7 @@ from plugmeter.lifecycle.journal import fields
 from plugmeter.lifecycle.notify import Notifier
 from plugmeter.lifecycle.signals import Caught, Presses, SignalThread
 from plugmeter.lifecycle.stages import FAILURES, Event, Stage, StageMachine, Transition
-from plugmeter.lifecycle.vigil import Vigil
+from plugmeter.lifecycle.watchdog import Watchdog
 from plugmeter.progress import Progress
 
 LOG: Final = logging.getLogger("plugmeter.lifecycle")
@@ -98,8 +97,10 @@ TICK_NS: Final = SECOND_NS
 GOODBYE_S: Final = 1.0
 """What saying goodbye may take after a drain that got everything out."""
 
-GUARD_S: Final = 10.0
-"""So long after the cap of a stop, what hangs is ended by force, with all stacks on standard error."""
+GUARD_S: Final = 8.0
+"""So long after its deadline a stage of the stop that hangs is ended by force, with all stacks on standard
+error: before the service manager does so without a word. The last stage, which has no deadline, has so long
+from its beginning."""
 
 _OF_THE_STAGE: Final = frozenset({"start", "ready", "end_intake", "intake", "flush_and_publish", "backlog"})
 """Entry actions and exit conditions: without them their stage would not end."""
@@ -142,8 +143,6 @@ class Conductor:
         """Of the stop, once it has begun."""
         self.reload_problem: str | None = None
         """Why the last reload was refused; None after a good one."""
-        self.stuck: tuple[str, ...] = ()
-        """The workers that do not move, while running: for them the watchdog is not fed."""
         self._actions = actions
         self._drains = drains
         self._audit = audit
@@ -157,13 +156,12 @@ class Conductor:
         self._broken: set[str] = set()
         self._thread = threading.get_ident()
         self._entered_ns = self._ticked_ns = time.monotonic_ns()
-        self._feed_at_ns: float = math.inf
         self._start: Iterator[str] | None = None
         self._doing = "starting"
         self._cause: tuple[Event, str] | None = None
         self._exit_status = 1
-        patience_s = (self.notifier.watchdog_s or 0) / 2
-        self._vigil = Vigil(int(patience_s * SECOND_NS))
+        self._watchdog = Watchdog(self.notifier)
+        self._over = False
 
     # For any thread
 
@@ -191,6 +189,11 @@ class Conductor:
         """What ``ready``, ``intake`` or ``backlog`` tell may have changed: have them asked at once."""
         self._inbox.wake()
 
+    @property
+    def stuck(self) -> tuple[str, ...]:
+        """The workers that do not move, while running: for them the watchdog is not fed."""
+        return self._watchdog.stuck
+
     # For the main thread
 
     def register(self, descriptor: int, callback: Callable[[], None]) -> None:
@@ -211,6 +214,7 @@ class Conductor:
         """From the first stage to the last; the exit status: 0, or 1 after a failure, or that of the
         PlugmeterError of ``start``."""
         self._mine()
+        self._entered_ns = time.monotonic_ns()
         if self._signals is not None:
             self._signals.start()
         try:
@@ -245,18 +249,22 @@ class Conductor:
             self._signal(caught)
         self._happened.extend(taken.events)
         self._settle()
-        for call in taken.calls:
-            call.run()
         self.progress.woke(found or bool(taken.signals or taken.events or taken.calls))
-        self._look(time.monotonic_ns())
-        self._settle()
+        for call in taken.calls:
+            if self._over:
+                call.future.cancel()
+            else:
+                call.run()
+        if not self._over:
+            self._look(time.monotonic_ns())
+            self._settle()
 
     def _timeout_s(self, now_ns: int) -> float:
         if self.stage is Stage.INITIALIZING:
             return 0 if self._start is not None else POLL_S
         if self.deadline is not None:
             return min(POLL_S, self.deadline.remaining_s(now_ns))
-        next_ns = min(self._ticked_ns + TICK_NS, self._feed_at_ns)
+        next_ns = min(self._ticked_ns + TICK_NS, self._watchdog.due_ns)
         return max(0, next_ns - now_ns) / SECOND_NS
 
     def _call_back(self, descriptor: int, callback: Callable[[], None]) -> None:
@@ -284,8 +292,8 @@ class Conductor:
         if stage is Stage.INITIALIZING:
             self._go_on_starting(now_ns)
         elif stage is Stage.RUNNING:
-            if ticks or now_ns >= self._feed_at_ns:
-                self._watch(now_ns)
+            if ticks or now_ns >= self._watchdog.due_ns:
+                self._watchdog.look(now_ns, self._ask("workers", self._actions.workers, ()))
         elif stage is Stage.TERMINATING:
             self._negotiate(now_ns, "intake", self._actions.intake, Event.DRY)
         elif stage is Stage.DRAINING:
@@ -333,8 +341,12 @@ class Conductor:
             self._happen(Event.DEADLINE, f"{self._doing} when the time had run out")
         elif verdict.extend_usec is not None:
             self.notifier.extend(verdict.extend_usec)
+            self._guard(self.deadline)
             LOG.info("%s: %s; going on for up to %.1f s more", self.stage, self._doing,
                      self.deadline.remaining_s(now_ns))  # fmt: skip
+
+    def _guard(self, deadline: Deadline) -> None:
+        stacks.guard(deadline.remaining_s(time.monotonic_ns()) + GUARD_S)
 
     # Events
 
@@ -375,24 +387,25 @@ class Conductor:
             self._start = self._ask("start", lambda: iter(self._actions.start()), None)
         elif stage is Stage.RUNNING:
             self.notifier.ready()
-            if self.notifier.watchdog_s is not None:
-                self._feed_at_ns = now_ns  # its time has begun with the start already, perhaps
+            self._watchdog.begin(now_ns)
         elif stage is Stage.TERMINATING:
             self._start = None
             self.notifier.stopping()
             self.deadline = Deadline(now_ns, int(self.timing.stop_cap_s * SECOND_NS))
             self.deadline.begin(now_ns, int(self.timing.intake_s * SECOND_NS))
-            stacks.guard(self.timing.stop_cap_s + GUARD_S)
+            self._guard(self.deadline)
             self._ask("end_intake", self._actions.end_intake, None)
         elif stage is Stage.DRAINING and self.deadline is not None:
             deadline = self.deadline
             deadline.begin(now_ns, int(self._drains.deadline_s(self.timing.drain_s) * SECOND_NS))
+            self._guard(deadline)
             self._ask(
                 "flush_and_publish",
                 lambda: self._actions.flush_and_publish(deadline.ends_ns, deadline.cap_ns),
                 None,
             )
         elif stage is Stage.STOPPED:
+            stacks.guard(GUARD_S)
             self._say_goodbye(event)
         self._inbox.wake()  # what the stage waits for may be so already
         self._show()
@@ -413,6 +426,7 @@ class Conductor:
         except Exception:
             LOG.exception("say_goodbye failed: a defect")
             self._machine.failed = True  # the table has nothing after the last stage
+        self._over = True
 
     def _reload(self, transition: Transition, reason: str) -> None:
         """Within ``running``: whatever goes wrong, the old configuration stays and the daemon runs on."""
@@ -441,7 +455,8 @@ class Conductor:
 
     def _tell(self, what: Audited) -> None:
         LOG.info("%s", what.text(), extra=fields(what.fields()))
-        self._ask("the audit", lambda: self._audit(what), None)
+        if not self._over:  # else a signal that came too late for a record
+            self._ask("the audit", lambda: self._audit(what), None)
 
     def _show(self) -> None:
         """STATUS, and what could not be sent before."""
@@ -456,21 +471,6 @@ class Conductor:
             self.notifier.status("; ".join([*problems, text or "running"]))
         else:
             self.notifier.status(f"{self.stage}: {self._doing}" if self._doing else self.stage)
-
-    def _watch(self, now_ns: int) -> None:
-        """Look for workers that do not move; feed the watchdog, if there is none and it is time."""
-        stuck = tuple(self._vigil.look(now_ns, self._ask("workers", self._actions.workers, ())))
-        if stuck != self.stuck:
-            self.stuck = stuck
-            if stuck:
-                LOG.error("%s: no sign of life; the watchdog is not fed", ", ".join(stuck))
-            else:
-                LOG.info("all workers move again")
-        if now_ns >= self._feed_at_ns and self.notifier.watchdog_s is not None:
-            interval_ns = int(self.notifier.watchdog_s / 2 * SECOND_NS)
-            if not stuck:
-                self.notifier.watchdog()
-            self._feed_at_ns = now_ns + (min(interval_ns // 4, TICK_NS) if stuck else interval_ns)
 
     def _ask(self, name: str, function: Callable[[], Result], otherwise: Result) -> Result:
         """What ``function`` gives. If it raises, that is a defect: it is logged, it happens, and what is

@@ -25,8 +25,9 @@ EXTENSION_NS: Final = 2 * SECOND_NS
 SHORTEST_EXTENSION_NS: Final = SECOND_NS // 4
 """The shortest: what is expected to be over in no time may take its time all the same."""
 
-CLOSING_NS: Final = 5 * SECOND_NS
-"""What the service manager is asked for beyond the deadline: goodbye and closing come after it."""
+CLOSING_NS: Final = 10 * SECOND_NS
+"""What the service manager is asked for beyond the deadline: goodbye and closing come after it, and what
+hangs is ended by ourselves before (``conductor.GUARD_S``)."""
 
 
 @dataclass(frozen=True, slots=True)

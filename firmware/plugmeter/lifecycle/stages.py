@@ -116,9 +116,7 @@ STAGES: Final[Mapping[Stage, StageRow]] = MappingProxyType(
             "backlog() has nothing left",
             "drain_s × 1.5 for each recent one that ran out, at most 30 s; more while there is progress",
         ),
-        Stage.STOPPED: StageRow(
-            "the end", "say_goodbye", "say_goodbye is done", "none: it waits for nobody for long"
-        ),
+        Stage.STOPPED: StageRow("the end", "say_goodbye", "say_goodbye is done", "8 s, as a last resort"),
     }
 )
 """Both deadlines of stopping together never go beyond stop_cap_s."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +60,7 @@ def test_a_slow_broker_is_waited_for_while_it_moves(launch: Any, listener: Any) 
     assert toy.said("transition")[-1]["spent_s"] > 1.5
     asked = [line for line in listener.all() if line.startswith("EXTEND_TIMEOUT_USEC=")]
     assert asked
-    assert all(5_000_000 < int(line.partition("=")[2]) <= 7_000_000 for line in asked)
+    assert all(10_000_000 < int(line.partition("=")[2]) <= 12_000_000 for line in asked)
 
 
 def test_never_beyond_the_cap(launch: Any) -> None:
@@ -296,13 +294,13 @@ def test_a_pid_1_that_wakes_up_hears_what_matters(launch: Any, listener: Any) ->
     assert [line for line in listener.all() if not line.startswith("STATUS=")] == ["STOPPING=1"]
 
 
-def test_what_hangs_is_ended_with_its_stacks() -> None:
-    """The guard; a whole stop's would take 10 s more than its cap."""
-    program = "import time; from plugmeter.lifecycle import stacks; stacks.guard(0.2); time.sleep(60)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "Timeout" in done.stderr
-    assert 'File "<string>", line 1 in <module>' in done.stderr
+def test_what_hangs_at_the_end_is_ended_with_its_stacks(launch: Any) -> None:
+    toy = launch(goodbye_s=600).running()
+    toy.send(signal.SIGTERM)
+    assert toy.finish() == 1
+    said = toy.stderr()
+    assert "Timeout" in said
+    assert "in say_goodbye" in said
 
 
 def test_every_arrow_of_a_whole_life_has_its_id(launch: Any) -> None:

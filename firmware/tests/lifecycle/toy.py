@@ -51,6 +51,8 @@ class Scenario:
     reload: str = "good"
     stuck: bool = False
     """A worker that never moves."""
+    goodbye_s: float = 0.0
+    """How long say_goodbye takes."""
     end_intake_s: float = 0.0
     """How long end_intake takes."""
     drains: str | None = None
@@ -141,6 +143,7 @@ class Toy:
             failed=ending.failed,
             goodbye_s=ending.goodbye_s,
         )
+        time.sleep(self.scenario.goodbye_s)
 
     def tick(self) -> None:
         if "tick" in self.scenario.raises:
