@@ -111,3 +111,11 @@ def test_mistakes_are_one_line(words: list[str], said: str) -> None:
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_stop() -> None:
+    found = figures("stop", "--runs", "1")
+    assert found["cases"][0]["name"] == "SIGQUIT to stacks"
+    assert len(found["cases"]) == 4
+    assert all(len(each["ms"]) == 1 for each in found["cases"])
+    assert [goal["goal"] for goal in found["goals"]] == [100, 50]

@@ -1,0 +1,487 @@
+"""The conductor: the main thread's loop, and the only owner of the stage.
+
+It walks through ``stages.TABLE``: events come in (signals, what other threads post, exit conditions,
+deadlines), the table says what follows, and the entry action of the stage is called. Put together like
+this::
+
+    # commands/run.py, before anything else is imported
+    from plugmeter.lifecycle import signals, stacks
+    signals.block()
+    stacks.install()
+
+    # daemon.py
+    class Daemon:                                  # actions.Actions
+        def __init__(self, config):
+            self.conductor = Conductor(
+                self,
+                Timing(config.lifecycle.start_s, config.lifecycle.drain_s, config.lifecycle.stop_cap_s),
+                drains=DrainMemory(state / "drains.json", LOG.warning),
+                audit=self._audit,
+            )
+
+        def _audit(self, what):                    # SignalReceived | TransitionMade
+            self.outbox.offer(Draft(what.KIND, json.dumps(what.data()).encode(), what.time_ns))
+
+        def start(self):
+            yield "opening the outbox"
+            self.outbox = Outbox(...)
+            self.outbox.on_commit(self.conductor.wake)         # any thread
+            self.outbox.start()
+            yield "starting the run"
+            self.runner = Runner(...)
+            self.runner.start()
+            self.conductor.register(self.runner.fileno(), self._read_runner)
+            ...
+
+        def ready(self):
+            return self.runner.is_ready                        # witnesses bound, coldplug done
+
+        def end_intake(self):
+            if self.runner: self.runner.stop()
+
+        def intake(self):
+            return [Work("runs to end", int(self.runner is not None and self.runner.poll() is None))]
+
+        def flush_and_publish(self, ends_ns, cap_ns):
+            self.outbox.flush(...)
+            self.link.drain(cap_ns)
+
+        def backlog(self):
+            return [Work("records to publish", self.outbox.pending_now())] if self.link else []
+        ...
+
+    leave(Daemon(config).conductor.run())
+
+What other threads may call: ``post`` (RESTART, FATAL), ``call``, ``wake``, and read ``stage``. All else is
+the main thread's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Final, NoReturn, TypeVar
+
+from plugmeter.errors import PlugmeterError
+from plugmeter.lifecycle import stacks
+from plugmeter.lifecycle.actions import Actions, Ending, Timing
+from plugmeter.lifecycle.audit import (
+    RELOAD_REFUSED_MESSAGE_ID,
+    Audited,
+    SignalReceived,
+    TransitionMade,
+)
+from plugmeter.lifecycle.deadline import SECOND_NS, Deadline, Decision, Work, told
+from plugmeter.lifecycle.drains import DrainMemory
+from plugmeter.lifecycle.inbox import Inbox
+from plugmeter.lifecycle.journal import fields
+from plugmeter.lifecycle.notify import Notifier
+from plugmeter.lifecycle.signals import Caught, Presses, SignalThread
+from plugmeter.lifecycle.stages import FAILURES, Event, Stage, StageMachine, Transition
+from plugmeter.lifecycle.watchdog import Watchdog
+from plugmeter.progress import Progress
+
+LOG: Final = logging.getLogger("plugmeter.lifecycle")
+
+POLL_S: Final = 0.01
+"""How often conditions are asked for in the stages that wait for one; ``wake()`` is quicker."""
+
+TICK_NS: Final = SECOND_NS
+GOODBYE_S: Final = 1.0
+"""What saying goodbye may take after a drain that got everything out."""
+
+GUARD_S: Final = 8.0
+"""So long after its deadline a stage of the stop that hangs is ended by force, with all stacks on standard
+error: before the service manager does so without a word. The last stage, which has no deadline, has so long
+from its beginning."""
+
+_OF_THE_STAGE: Final = frozenset({"start", "ready", "end_intake", "intake", "flush_and_publish", "backlog"})
+"""Entry actions and exit conditions: without them their stage would not end."""
+
+Result = TypeVar("Result")
+
+
+def leave(status: int) -> NoReturn:
+    """End the process now, after ``Conductor.run``: all that matters is closed by ``say_goodbye``. Taking the
+    interpreter apart would cost the stop some 30 ms, and longer where a library waits for its threads then
+    (gpiozero: 10 s for each)."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            pass  # nobody reads it any more
+    os._exit(status)
+
+
+class Conductor:
+    """See the module. ``run()`` once; made and run in the main thread."""
+
+    def __init__(
+        self,
+        actions: Actions,
+        timing: Timing,
+        *,
+        drains: DrainMemory,
+        audit: Callable[[Audited], None],
+        notifier: Notifier | None = None,
+        catch_signals: bool = True,
+    ) -> None:
+        """``audit`` gets each signal and transition, to make a record of it; they are in the journal already.
+        ``catch_signals`` wants ``signals.block()`` called before; without, signals are somebody else's."""
+        self.timing = timing
+        """May be replaced by ``reload``."""
+        self.progress = Progress("conductor")
+        self.notifier = Notifier() if notifier is None else notifier
+        self.deadline: Deadline | None = None
+        """Of the stop, once it has begun."""
+        self.reload_problem: str | None = None
+        """Why the last reload was refused; None after a good one."""
+        self._actions = actions
+        self._drains = drains
+        self._audit = audit
+        self._machine = StageMachine()
+        self._inbox = Inbox()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._inbox.fileno(), selectors.EVENT_READ, None)
+        self._signals = SignalThread(self._inbox.signal) if catch_signals else None
+        self._presses = Presses()
+        self._happened: deque[tuple[Event, str]] = deque()
+        self._broken: set[str] = set()
+        self._thread = threading.get_ident()
+        self._entered_ns = self._ticked_ns = time.monotonic_ns()
+        self._start: Iterator[str] | None = None
+        self._doing = "starting"
+        self._cause: tuple[Event, str] | None = None
+        self._exit_status = 1
+        self._watchdog = Watchdog(self.notifier)
+        self._over = False
+
+    # For any thread
+
+    @property
+    def stage(self) -> Stage:
+        """Where the daemon is."""
+        return self._machine.stage
+
+    @property
+    def signal_progress(self) -> Progress | None:
+        """The signal thread's, for ``Actions.workers``."""
+        return None if self._signals is None else self._signals.progress
+
+    def post(self, event: Event, reason: str) -> None:
+        """Say that ``event`` has happened: FATAL from a part that cannot go on, RESTART, TERM for an end by
+        its own will. ``reason`` is one line."""
+        self._inbox.post(event, reason)
+
+    def call(self, function: Callable[[], Result]) -> Future[Result]:
+        """Have ``function`` run in the main thread; its result or exception is in the Future, which is
+        cancelled if the end comes first. Raises PlugmeterError when too many wait already."""
+        return self._inbox.call(function)
+
+    def wake(self) -> None:
+        """What ``ready``, ``intake`` or ``backlog`` tell may have changed: have them asked at once."""
+        self._inbox.wake()
+
+    @property
+    def stuck(self) -> tuple[str, ...]:
+        """The workers that do not move, while running: for them the watchdog is not fed."""
+        return self._watchdog.stuck
+
+    # For the main thread
+
+    def register(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever ``descriptor`` can be read (or its other end is gone). One that raises
+        is a defect, and its descriptor is left alone from then on."""
+        self._mine()
+        self._selector.register(descriptor, selectors.EVENT_READ, callback)
+
+    def unregister(self, descriptor: int) -> None:
+        """Before ``descriptor`` is closed. Harmless for one that is not registered (any more)."""
+        self._mine()
+        try:
+            self._selector.unregister(descriptor)
+        except KeyError:
+            pass  # a defect of its callback took it out
+
+    def run(self) -> int:
+        """From the first stage to the last; the exit status: 0, or 1 after a failure, or that of the
+        PlugmeterError of ``start``."""
+        self._mine()
+        self._entered_ns = time.monotonic_ns()
+        if self._signals is not None:
+            self._signals.start()
+        try:
+            self._enter(Stage.INITIALIZING)
+            self._settle()
+            while self.stage is not Stage.STOPPED:
+                self._turn()
+        finally:
+            if self._signals is not None:
+                self._signals.close()
+            self._inbox.close()
+            self._selector.close()
+            self.notifier.retry()
+            stacks.unguard()
+        return self._exit_status if self._machine.failed else 0
+
+    def _mine(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise RuntimeError("only the conductor's own thread may do this; see Conductor.call")
+
+    # The loop
+
+    def _turn(self) -> None:
+        ready = self._selector.select(self._timeout_s(time.monotonic_ns()))
+        found = False
+        for key, _ in ready:
+            if key.data is not None and self._selector.get_map().get(key.fd) is key:
+                found = True  # and no callback before this one has unregistered it
+                self._call_back(key.fd, key.data)
+        taken = self._inbox.take()
+        for caught in taken.signals:
+            self._signal(caught)
+        self._happened.extend(taken.events)
+        self._settle()
+        self.progress.woke(found or bool(taken.signals or taken.events or taken.calls))
+        for call in taken.calls:
+            if self._over:
+                call.future.cancel()
+            else:
+                call.run()
+        if not self._over:
+            self._look(time.monotonic_ns())
+            self._settle()
+
+    def _timeout_s(self, now_ns: int) -> float:
+        if self.stage is Stage.INITIALIZING:
+            return 0 if self._start is not None else POLL_S
+        if self.deadline is not None:
+            return min(POLL_S, self.deadline.remaining_s(now_ns))
+        next_ns = min(self._ticked_ns + TICK_NS, self._watchdog.due_ns)
+        return max(0, next_ns - now_ns) / SECOND_NS
+
+    def _call_back(self, descriptor: int, callback: Callable[[], None]) -> None:
+        name = f"the callback of descriptor {descriptor}"
+        self._ask(name, callback, None)
+        if name in self._broken:
+            self._broken.discard(name)  # the number may come again
+            self.unregister(descriptor)
+
+    def _signal(self, caught: Caught) -> None:
+        """Tell of a signal, and let it happen."""
+        received = SignalReceived(
+            caught.number, caught.name, caught.pid, caught.uid, caught.command, self.stage, caught.time_ns
+        )
+        self._tell(received)
+        event = self._presses.event(caught.number, caught.t_ns)
+        if event is not None:
+            self._happened.append((event, received.text()))
+            self._settle()
+
+    def _look(self, now_ns: int) -> None:
+        """Conditions, deadlines, and what is done now and then."""
+        stage = self.stage
+        ticks = now_ns - self._ticked_ns >= TICK_NS
+        if stage is Stage.INITIALIZING:
+            self._go_on_starting(now_ns)
+        elif stage is Stage.RUNNING:
+            if ticks or now_ns >= self._watchdog.due_ns:
+                self._watchdog.look(now_ns, self._ask("workers", self._actions.workers, ()))
+        elif stage is Stage.TERMINATING:
+            self._negotiate(now_ns, "intake", self._actions.intake, Event.DRY)
+        elif stage is Stage.DRAINING:
+            self._negotiate(now_ns, "backlog", self._actions.backlog, Event.DRAINED)
+        if ticks:
+            self._ticked_ns = now_ns
+            self._ask("tick", self._actions.tick, None)
+            self._show()
+
+    def _go_on_starting(self, now_ns: int) -> None:
+        if now_ns - self._entered_ns >= self.timing.start_s * SECOND_NS:
+            self._happen(Event.DEADLINE, f"not ready within {self.timing.start_s:g} s, but {self._doing}")
+        elif self._start is None:
+            self._doing = "waiting until all is up"
+            if self._ask("ready", self._actions.ready, False):
+                self._happen(Event.READY)
+        else:
+            self._step(self._start)
+
+    def _step(self, start: Iterator[str]) -> None:
+        def step() -> str | None:
+            try:
+                return next(start, None)
+            except PlugmeterError as error:
+                self._exit_status = error.exit_status
+                self._happen(Event.FATAL, str(error))
+                return None
+
+        doing = self._ask("start", step, None)
+        if doing is None:
+            self._start = None
+        else:
+            self._doing = doing
+            self._show()
+
+    def _negotiate(self, now_ns: int, name: str, ask: Callable[[], Sequence[Work]], finished: Event) -> None:
+        works = self._ask(name, ask, None)
+        if works is None or self.deadline is None:
+            return
+        self._doing = told(works)
+        verdict = self.deadline.decide(now_ns, works)
+        if verdict.decision is Decision.FINISHED:
+            self._happen(finished)
+        elif verdict.decision is Decision.RUN_OUT:
+            self._happen(Event.DEADLINE, f"{self._doing} when the time had run out")
+        elif verdict.extend_usec is not None:
+            self.notifier.extend(verdict.extend_usec)
+            self._guard(self.deadline)
+            LOG.info("%s: %s; going on for up to %.1f s more", self.stage, self._doing,
+                     self.deadline.remaining_s(now_ns))  # fmt: skip
+
+    def _guard(self, deadline: Deadline) -> None:
+        stacks.guard(deadline.remaining_s(time.monotonic_ns()) + GUARD_S)
+
+    # Events
+
+    def _happen(self, event: Event, reason: str = "") -> None:
+        self._happened.append((event, reason))
+
+    def _settle(self) -> None:
+        """Let happen all that has happened."""
+        while self._happened:
+            event, reason = self._happened.popleft()
+            if event in FAILURES and reason:
+                LOG.error("%s", reason)
+            transition = self._machine.feed(event)
+            if transition is None:
+                LOG.debug("%s changes nothing while %s", event, self.stage)
+            elif transition.moves:
+                self._move(transition, reason)
+            else:
+                self._reload(transition, reason)
+
+    def _move(self, transition: Transition, reason: str) -> None:
+        now_ns = time.monotonic_ns()
+        if self._cause is None and transition.target.stopping:
+            self._cause = (transition.event, reason or transition.event)
+        if transition.source is Stage.DRAINING and transition.event in (Event.DRAINED, Event.DEADLINE):
+            suffices = transition.event is Event.DRAINED
+            self._ask("the memory of drains", lambda: self._drains.remember(suffices), None)
+        spent_s = (now_ns - self._entered_ns) / SECOND_NS
+        self._entered_ns = now_ns
+        self._tell(TransitionMade(*transition, reason, spent_s, time.time_ns()))
+        self._enter(transition.target, transition.event)
+
+    def _enter(self, stage: Stage, event: Event | None = None) -> None:
+        """The entry action of ``stage``."""
+        now_ns = time.monotonic_ns()
+        self._doing = ""
+        if stage is Stage.INITIALIZING:
+            self._start = self._ask("start", lambda: iter(self._actions.start()), None)
+        elif stage is Stage.RUNNING:
+            self.notifier.ready()
+            self._watchdog.begin(now_ns)
+        elif stage is Stage.TERMINATING:
+            self._start = None
+            self.notifier.stopping()
+            self.deadline = Deadline(now_ns, int(self.timing.stop_cap_s * SECOND_NS))
+            self.deadline.begin(now_ns, int(self.timing.intake_s * SECOND_NS))
+            self._guard(self.deadline)
+            self._ask("end_intake", self._actions.end_intake, None)
+        elif stage is Stage.DRAINING and self.deadline is not None:
+            deadline = self.deadline
+            deadline.begin(now_ns, int(self._drains.deadline_s(self.timing.drain_s) * SECOND_NS))
+            self._guard(deadline)
+            self._ask(
+                "flush_and_publish",
+                lambda: self._actions.flush_and_publish(deadline.ends_ns, deadline.cap_ns),
+                None,
+            )
+        elif stage is Stage.STOPPED:
+            stacks.guard(GUARD_S)
+            self._say_goodbye(event)
+        self._inbox.wake()  # what the stage waits for may be so already
+        self._show()
+
+    def _say_goodbye(self, event: Event | None) -> None:
+        cause, reason = self._cause or (Event.DEFECT, "")
+        drained = event is Event.DRAINED
+        ending = Ending(
+            cause=cause,
+            reason=reason,
+            forced=event is Event.FORCE,
+            drained=drained,
+            failed=self._machine.failed,
+            goodbye_s=GOODBYE_S if drained else 0.0,
+        )
+        try:
+            self._actions.say_goodbye(ending)
+        except Exception:
+            LOG.exception("say_goodbye failed: a defect")
+            self._machine.failed = True  # the table has nothing after the last stage
+        self._over = True
+
+    def _reload(self, transition: Transition, reason: str) -> None:
+        """Within ``running``: whatever goes wrong, the old configuration stays and the daemon runs on."""
+        begun_ns = time.monotonic_ns()
+        self.notifier.reloading(begun_ns)
+        self.notifier.status("reloading")
+        problem: str | None = None
+        try:
+            self._actions.reload()
+        except PlugmeterError as error:
+            problem = str(error)
+        except Exception as error:
+            LOG.exception("the reload failed: a defect")
+            problem = f"a defect, {type(error).__name__}"
+        self.reload_problem = problem
+        if problem is not None:
+            LOG.error("reload refused, the old configuration stays: %s", problem,
+                      extra=fields({"MESSAGE_ID": RELOAD_REFUSED_MESSAGE_ID}))  # fmt: skip
+            reason = f"refused, the old configuration stays: {problem}"
+        spent_s = (time.monotonic_ns() - self._entered_ns) / SECOND_NS
+        self._tell(TransitionMade(*transition, reason, spent_s, time.time_ns()))
+        self.notifier.ready()
+        self._show()
+
+    # Saying so
+
+    def _tell(self, what: Audited) -> None:
+        LOG.info("%s", what.text(), extra=fields(what.fields()))
+        if not self._over:  # else a signal that came too late for a record
+            self._ask("the audit", lambda: self._audit(what), None)
+
+    def _show(self) -> None:
+        """STATUS, and what could not be sent before."""
+        self.notifier.retry()
+        if self.stage is Stage.RUNNING:
+            text = self._ask("status", self._actions.status, "")
+            problems = []
+            if self.stuck:
+                problems.append(f"stuck: {', '.join(self.stuck)}")
+            if self.reload_problem is not None:
+                problems.append(f"reload refused: {self.reload_problem}")
+            self.notifier.status("; ".join([*problems, text or "running"]))
+        else:
+            self.notifier.status(f"{self.stage}: {self._doing}" if self._doing else self.stage)
+
+    def _ask(self, name: str, function: Callable[[], Result], otherwise: Result) -> Result:
+        """What ``function`` gives. If it raises, that is a defect: it is logged, it happens, and what is
+        called ``name`` is never called again."""
+        if name in self._broken:
+            return otherwise
+        try:
+            return function()
+        except Exception as error:
+            LOG.exception("%s failed: a defect", name)
+            self._broken.add(name)
+            event = Event.DEFECT if name in _OF_THE_STAGE else Event.FATAL
+            self._happen(event, f"{name} failed: {type(error).__name__}")
+            return otherwise
