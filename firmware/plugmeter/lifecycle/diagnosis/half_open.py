@@ -34,11 +34,12 @@ class HalfOpen:
         step_ns = max(0, min(since_last, self._most_step_ns))
         self._looked_ns = seen.now_ns
         link = seen.link
-        if link is None or not self._is_waiting(link):
+        sent_ns = link.oldest_unacknowledged_ns if link and self._is_waiting(link) else None
+        if link is None or sent_ns is None:
             self._waited_ns = 0
             self._finding = None
         else:
-            self._waited_ns += step_ns
+            self._waited_ns = max(0, min(self._waited_ns + step_ns, seen.now_ns - sent_ns))
             if self._finding is None:
                 self._finding = self._judged(seen.now_ns, link, seen.tcp)
         self._connection = link.connected_since_ns if link else None
