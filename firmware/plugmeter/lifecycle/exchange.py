@@ -38,6 +38,7 @@ class Exchange(BaseHTTPRequestHandler):
     """http.server's parser between two buffers: a head in, an answer in ``wfile`` out, and no socket."""
 
     protocol_version = "HTTP/1.0"
+    default_request_version = "HTTP/1.0"
     error_content_type = "text/plain; charset=utf-8"
     error_message_format = "%(code)d %(message)s\n"
     rfile: BytesIO
@@ -58,8 +59,7 @@ class Exchange(BaseHTTPRequestHandler):
             self._respond()
 
     def _respond(self) -> None:
-        if self.request_version == "HTTP/0.9":
-            self.request_version = self.protocol_version
+        if len(self.requestline.split()) < 3:  # HTTP/0.9, which has no status line to answer with
             self.send_error(HTTPStatus.BAD_REQUEST, "say which HTTP: GET /metrics HTTP/1.0")
         elif self.command not in ("GET", "HEAD"):
             self._send(Response(b"GET or HEAD\n", status=HTTPStatus.METHOD_NOT_ALLOWED))
