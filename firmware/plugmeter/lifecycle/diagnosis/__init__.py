@@ -1,0 +1,1 @@
+"""Detectors of the daemon's own illnesses: pure, over frozen samples. One module each."""
