@@ -34,6 +34,9 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 COMMANDS: tuple[str, ...] = tuple(name for _, names in GROUPS for name in names)
 
+INTERNAL: tuple[str, ...] = ("runner",)
+"""Commands that other commands start, and not people: the help does not list them."""
+
 _EXAMPLES = """\
 examples:
   plugmeter check --example > plugmeter.toml      a configuration with every key, documented
@@ -121,7 +124,7 @@ def _dispatch(argv: list[str]) -> int:
     name = argv[0]
     if name.startswith("-"):
         return _parsed(_top_parser(), argv)[0]
-    if name not in COMMANDS:
+    if name not in COMMANDS and name not in INTERNAL:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         meant = f"did you mean {near[0]}?" if near else f"there are {_listed(COMMANDS)}"
         raise UsageError(f"unknown command {ascii(name)[1:-1]}; {meant}")
@@ -162,7 +165,7 @@ def _top_parser() -> argparse.ArgumentParser:
 
 
 def command_module(name: str) -> CommandModule:
-    """The module of a command in ``COMMANDS``."""
+    """The module of a command in ``COMMANDS`` or ``INTERNAL``."""
     return cast(CommandModule, importlib.import_module(f"plugmeter.commands.{name}"))
 
 

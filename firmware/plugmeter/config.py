@@ -72,7 +72,15 @@ def load(file: str | os.PathLike[str]) -> Config:
 
 def parse(text: str, source: str) -> Config:
     """The configuration in a TOML text; ``source`` names it in errors. Raises nothing but ``ConfigError``."""
-    table = _toml(text, source)
+    return from_table(_toml(text, source), source)
+
+
+def from_table(table: Mapping[str, Any], source: str) -> Config:
+    """The configuration in a table as TOML gives it, held to the same limits as a file.
+
+    ``describe`` gives such a table: ``from_table(describe(config), "")`` is ``config`` again. Raises nothing
+    but ``ConfigError``.
+    """
     problems = Problems()
     sections: dict[str, Any] = {}
     for name, raw in table.items():

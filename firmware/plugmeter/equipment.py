@@ -18,6 +18,8 @@ from gpiozero.pins import Factory
 
 from plugmeter import __version__
 from plugmeter.errors import UsageError
+from plugmeter.plan import RIGS as RIGS
+from plugmeter.plan import Plan as Plan
 from plugmeter.recording import Input
 from plugmeter.records import Presence, Record, RunStart
 from plugmeter.rigs import namespace
@@ -42,28 +44,10 @@ from plugmeter.witnesses.netlink import NetlinkWitness
 from plugmeter.witnesses.udev import UdevWitness
 from plugmeter.witnesses.witness import Witness
 
-RIGS = ("injected", "gadget", "relay", "passive")
 SIMULATED_GAP_MS = 250
 ENUMERATED_GAP_MS = 1000
 """A real stick takes the kernel some 400 ms, and pulled before that it was never there."""
 _MS = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run is asked to do, beyond the configuration."""
-
-    rig: str
-    real_lines: bool = False
-    """The injected rig drives the switch lines of [ports] instead of mock pins."""
-    duration_s: float | None = None
-    """For the passive rig: how long to watch."""
-    state: Path | None = None
-    """Where the last coldplug scan is kept, to tell what changed while nobody was looking."""
-    die_after_steps: int | None = None
-    """The rig fails on purpose: how the self-test and the tests see a rig die."""
-    udevd_drops_every: int = 0
-    """The injected rig's udevd loses every n-th event: how the tests see the stage udevd."""
 
 
 @dataclass(slots=True)

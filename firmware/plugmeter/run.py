@@ -6,6 +6,7 @@ The pipeline is pure; this is the driver beside it. Every input that the pipelin
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import selectors
@@ -18,7 +19,7 @@ from typing import Protocol
 from plugmeter.errors import PlugmeterError
 from plugmeter.measure.pipeline import Pipeline
 from plugmeter.recording import Input
-from plugmeter.records import Level, LineAccount, Record, RunEnd, RunStart
+from plugmeter.records import Level, LineAccount, Presence, Record, RunEnd, RunStart
 from plugmeter.rigs.rig import Rig
 from plugmeter.witnesses.witness import Witness
 
@@ -85,15 +86,42 @@ class Equipment:
 
 @dataclass(slots=True)
 class Stop:
-    """A request to end the run early, safe to set from a signal handler."""
+    """A request to end the run early, safe to set from a signal handler or from another thread."""
 
     asked: bool = False
+    resync_asked: bool = False
     descriptor: int = field(default_factory=lambda: os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
 
     def ask(self) -> None:
         """End the run soon, with what was seen."""
         self.asked = True
         os.eventfd_write(self.descriptor, 1)
+
+    def ask_resync(self) -> None:
+        """No end: a coldplug scan in the middle of the run."""
+        self.resync_asked = True
+        os.eventfd_write(self.descriptor, 1)
+
+    def hear(self) -> None:
+        """For the loop: lower the descriptor, before it looks at what is asked."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.descriptor)
+
+
+class Watcher(Protocol):
+    """Somebody who follows a run while it is made. Called from the loop, so whoever dawdles delays it."""
+
+    def began(self, first: Sequence[Record]) -> None:
+        """The witnesses are bound, and ``first`` are the first scans; the rig starts next."""
+        ...
+
+    def turned(self, pipeline: Pipeline, worked: bool) -> None:
+        """One turn of the loop is done, a second at most after the last; ``worked``: it got records."""
+        ...
+
+    def resynced(self, devices: int | None) -> None:
+        """The scan that ``Stop.ask_resync`` asked for is in, with so many devices; None if it failed."""
+        ...
 
 
 class _Feed:
@@ -109,12 +137,15 @@ class _Feed:
             self._pipeline.feed(records)
             self._write(records)
 
-    def resync(self, look: Callable[[], Sequence[Record]]) -> None:
-        """A scan in mid-run; one that cannot be made leaves the run INVALID, and does not end it."""
+    def resync(self, look: Callable[[], Sequence[Record]]) -> int | None:
+        """A scan in mid-run, and its devices; one that cannot be made leaves the run INVALID, and goes on."""
         try:
-            self.records(look())
+            found = look()
         except PlugmeterError as error:
-            self.failure = self.failure or f"no resync after an overrun: {error}"
+            self.failure = self.failure or f"no resync in mid-run: {error}"
+            return None
+        self.records(found)
+        return sum(len(each.devices) for each in found if isinstance(each, Presence))
 
     def advance(self, watermark_ns: int) -> None:
         self._pipeline.advance(watermark_ns)
@@ -139,26 +170,36 @@ class _Feed:
 
 
 def measure(
-    equipment: Equipment, stop: Stop, on_progress: Callable[[Pipeline, int, int], None] | None = None
+    equipment: Equipment,
+    stop: Stop,
+    on_progress: Callable[[Pipeline, int, int], None] | None = None,
+    watcher: Watcher | None = None,
 ) -> Pipeline:
     """Run to the end, or until ``stop``; the pipeline that comes back is finished.
+
+    With a ``watcher`` it keeps its news (``Pipeline.take_news``), also those of its end.
 
     The witnesses are open already and stay open: their closing is the caller's. A rig that dies, a
     recording that cannot be written: the run ends INVALID, with the reason in its ``RunEnd``.
     """
     rig = equipment.rig
     pipeline = Pipeline(equipment.start)
+    if watcher is not None:
+        pipeline.follow()
     feed = _Feed(pipeline, equipment.keep)
     feed.start(equipment.start)
     levels = equipment.truth.levels("start") if equipment.truth else ()
-    feed.records([*equipment.before, *equipment.sample("start"), *levels])
+    first = [*equipment.before, *equipment.sample("start"), *levels]
+    feed.records(first)
     with selectors.DefaultSelector() as selector:
         for witness in equipment.witnesses:
             # POLLERR is always reported; a witness whose socket overflowed reads and tells.
             selector.register(witness, selectors.EVENT_READ)
         selector.register(stop.descriptor, selectors.EVENT_READ)
+        if watcher is not None:
+            watcher.began(first)
         rig.start()
-        interrupted = _until_done(equipment, stop, pipeline, feed, selector, on_progress)
+        interrupted = _until_done(equipment, stop, pipeline, feed, selector, on_progress, watcher)
     last, failure = _drain(equipment)
     feed.records(last)
     end = RunEnd(time.monotonic_ns(), _failures(rig.failure, failure, feed.failure), interrupted, rig.emitted)
@@ -181,6 +222,7 @@ def _until_done(
     feed: _Feed,
     selector: selectors.BaseSelector,
     on_progress: Callable[[Pipeline, int, int], None] | None,
+    watcher: Watcher | None,
 ) -> bool:
     """The loop; whether the run was stopped early."""
     rig, start = equipment.rig, equipment.start
@@ -192,7 +234,9 @@ def _until_done(
     tick_s = TICK_S
     advanced_ns = 0
     while True:
-        selector.select(tick_s)
+        for ready, _ in selector.select(tick_s):
+            if ready.fd == stop.descriptor:
+                stop.hear()
         now_ns = time.monotonic_ns()
         got = 0
         for witness in equipment.witnesses:
@@ -207,17 +251,25 @@ def _until_done(
             # Dry again after an overrun: what is plugged now tells what the lost events were about.
             overruns = pipeline.overruns
             feed.resync(equipment.resync)
+        if stop.resync_asked and equipment.resync:
+            stop.resync_asked = False
+            devices = feed.resync(equipment.resync)
+            if watcher is not None:
+                watcher.resynced(devices)
         if now_ns - advanced_ns >= ADVANCE_NS:
             advanced_ns = now_ns
             feed.advance(_watermark_ns(equipment.witnesses, now_ns))
             busy = len(pipeline.timeline) > 0 or pipeline.undecided > 0 or rig.progress()[1] > 0
-            tick_s = TICK_S if busy else idle_tick_s
+            tick_s = TICK_S if busy or stopped_ns is not None else idle_tick_s
             if on_progress is not None:
                 on_progress(pipeline, *rig.progress())
         elif got or driven:
             tick_s = TICK_S
+        if watcher is not None:
+            watcher.turned(pipeline, bool(got or driven))
         if stop.asked and stopped_ns is None:
             stopped_ns = now_ns
+            tick_s = TICK_S
             rig.stop()
         if rig.finished and finished_ns is None:
             finished_ns = now_ns

@@ -12,7 +12,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from plugmeter.measure.clocks import ClockTracker
 from plugmeter.measure.enumerations import Enumeration, enumeration_of
@@ -52,6 +52,11 @@ SEQNUM_MAX = 2**64 - 1
 
 _UEVENT_WITNESSES = ("netlink", "udev")
 
+_Told = TypeVar("_Told")
+
+NEWS_KEPT = 65_536
+"""So many verdicts, and so many gaps, wait for whoever follows a run; more are counted and left out."""
+
 LATEST_NS = 2**62
 """Times beyond it (146 years after the boot) cannot be; nor can those before the boot."""
 
@@ -62,6 +67,21 @@ class Outcomes:
 
     t_ns: array[int] = field(default_factory=lambda: array("q"))
     lost: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What came out since somebody asked last: verdicts and gaps, each in the order in which they came.
+
+    ``omitted`` counts those that found no room, because nobody had asked for too long.
+    """
+
+    verdicts: tuple[Verdict, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    omitted: int = 0
+
+
+_NO_NEWS = News()
 
 
 class Pipeline:
@@ -102,6 +122,10 @@ class Pipeline:
         """Records that cannot be, by what is wrong with them."""
         self.overruns = 0
         self.unplaced_gaps = 0
+        self._followed = False
+        self._new_verdicts: list[Verdict] = []
+        self._new_gaps: list[Gap] = []
+        self._news_omitted = 0
         self._gaps = GapIntervals(2 * start.lost_after_ns)
         self._sightings = Sightings(2 * start.lost_after_ns)
         self._judge = Judge(frozenset(start.witnesses), self._sightings, self._gaps, 2 * start.nominal_ns)
@@ -157,6 +181,23 @@ class Pipeline:
         self._pronounce(self._judge.settle(end.t_ns, final=True))
 
     # -- what is known --------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Keep verdicts and gaps from now on, up to ``NEWS_KEPT``, for ``take_news``.
+
+        Unless it is asked to, the pipeline only counts them: a long run whose news nobody takes stays small.
+        """
+        self._followed = True
+
+    def take_news(self) -> News:
+        """The verdicts and gaps since the last call; after ``finish`` also those of the end."""
+        if not (self._new_verdicts or self._new_gaps):
+            return _NO_NEWS
+        news = News(tuple(self._new_verdicts), tuple(self._new_gaps), self._news_omitted)
+        self._new_verdicts.clear()
+        self._new_gaps.clear()
+        self._news_omitted = 0
+        return news
 
     @property
     def undecided(self) -> int:
@@ -246,6 +287,8 @@ class Pipeline:
             self.unplaced_gaps += 1  # they take samples and have no account
         else:
             self._ledger(gap.witness).gap(gap)
+        if self._followed:
+            self._tell(self._new_gaps, gap)
         self._gaps.add(gap)
         self.overruns += gap.cause in ("socket_queue", "inotify_queue")
         if gap.witness == "gpio":
@@ -324,6 +367,14 @@ class Pipeline:
                 else:
                     self.losses_omitted += 1
             self._measure_latency(verdict)
+            if self._followed:
+                self._tell(self._new_verdicts, verdict)
+
+    def _tell(self, news: list[_Told], item: _Told) -> None:
+        if len(news) < NEWS_KEPT:
+            news.append(item)
+        else:
+            self._news_omitted += 1
 
     def _measure_latency(self, verdict: Verdict) -> None:
         episode = verdict.episode

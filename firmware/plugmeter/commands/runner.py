@@ -1,0 +1,48 @@
+"""``plugmeter runner``: the process in which the daemon makes a run. Not for people."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import stat
+
+from plugmeter.errors import UsageError
+from plugmeter.runner import child
+
+NAME = "runner"
+HELP = "one run of the daemon, in a process of its own; started by plugmeter run"
+EPILOG = """\
+example:
+  plugmeter runner --descriptor 3
+      what to run comes over the socket 3, and so does all that is told of it: see runner/wire.py.
+      For a run from the command line use: plugmeter measure
+
+exit status: 0 the run is over (whatever it found), 1 it could not be made, 2 bad usage
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``plugmeter runner``."""
+    parser.add_argument(
+        "--descriptor", type=int, required=True, metavar="N", help="an inherited socket, by its number"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve one parent."""
+    child.settle_signals()
+    with _socket(args.descriptor) as end:
+        return child.serve(end)
+
+
+def _socket(number: int) -> socket.socket:
+    try:
+        if number < 0 or not stat.S_ISSOCK(os.fstat(number).st_mode):
+            raise UsageError(f"--descriptor {number} is no socket; plugmeter run starts this command")
+        os.set_inheritable(number, False)
+    except OSError as error:
+        raise UsageError(
+            f"--descriptor {number}: {(error.strerror or '').lower()}; plugmeter run starts this command"
+        ) from error
+    return socket.socket(fileno=number)
