@@ -17,7 +17,7 @@ _LIMIT_BYTES: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """The controller has what the numbers in ``ranges`` (inclusive) of ``stream`` stand for: records, tombstones."""
+    """The controller has the records and tombstones of ``stream`` in ``ranges`` (inclusive)."""
 
     stream: str
     ranges: tuple[tuple[int, int], ...]

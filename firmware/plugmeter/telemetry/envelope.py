@@ -195,8 +195,8 @@ _DECODE_TOMBSTONE: Final = msgspec.json.Decoder(_TombstoneData).decode
 def parse_batch(payload: bytes, device: str | None = None) -> ParsedBatch:
     """Read a batch; never raises, whatever the bytes.
 
-    ``device`` is the topic's: what claims to come from another is no event. One bad event does not spoil the others, unless the JSON around it is broken. No text of the payload is in
-    a problem, beyond what a valid identity consists of.
+    ``device`` is the topic's: what claims to come from another is no event. One bad event does not spoil the
+    others, unless the brackets around it are broken. No problem quotes the payload.
     """
     if len(payload) > BATCH_LIMIT_BYTES:
         return _refused(f"the batch is too large: {len(payload)} bytes, at most {BATCH_LIMIT_BYTES}")

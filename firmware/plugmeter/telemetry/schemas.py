@@ -67,7 +67,7 @@ def fault_of(name: str, value: object) -> str | None:
 
 
 def record_fault(kind: str, data: object) -> str | None:
-    """The first thing wrong with a record's data (decoded), in one line; or None, also for an unknown kind."""
+    """The first thing wrong with a record's data (decoded), in one line; None also for an unknown kind."""
     return fault_of(f"records/{kind}", data) if kind in RECORDS else None
 
 
