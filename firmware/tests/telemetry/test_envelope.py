@@ -271,9 +271,9 @@ def test_a_tombstones_id_and_data_agree(identity: str, change: dict[str, object]
 FAULTY = {
     b'{"a":1}': "verdict must contain",
     b'{"a":NOTHING}': None,
-    json.dumps(verdict(plugged="yes")).encode(): "verdict.plugged must be boolean",
+    json.dumps(verdict(enumerated="yes")).encode(): "verdict.enumerated must be boolean",
     json.dumps(verdict(port="x" * 65)).encode(): "verdict.port",
-    json.dumps(verdict(t_start_ns=2**64)).encode(): "verdict.t_start_ns",
+    json.dumps(verdict(t_ns=2**64)).encode(): "verdict.t_ns",
     json.dumps(verdict(more="a\0b")).encode(): "U+0000",
     b'{"a":1,"a":2}': "twice",
     b'{"a":' * 50 + b"1" + b"}" * 50: "deeply",

@@ -129,7 +129,7 @@ def test_a_fault_names_its_place() -> None:
     assert schemas.record_fault("gap", {}) is not None
     assert schemas.record_fault("of-a-newer-device", {}) is None
     example = schemas.schema("records/verdict")["examples"][0]
-    assert schemas.record_fault("verdict", {**example, "plugged": 1}) == "verdict.plugged must be boolean"
+    assert schemas.record_fault("verdict", {**example, "enumerated": 1}) == "verdict.enumerated must be boolean"
 
 
 def test_decode_says_what_is_wrong() -> None:
@@ -148,6 +148,7 @@ def test_decode_says_what_is_wrong() -> None:
     [
         {"state": "accepted"},
         {"op": "Start Run"},
+        {"id": "a.b"},
         {"op": "x" * 33},
         {"id": "../../etc"},
         {"id": ""},
@@ -182,6 +183,6 @@ def test_a_recordings_lines_are_raw_records() -> None:
     )
     lines = [json.loads(encode(item)) for item in inputs]
     assert {line[0] for line in lines} <= set(TYPES)
-    assert schemas.record_fault("raw", {"run": "r", "records": lines}) is None
-    assert schemas.record_fault("raw", {"run": "r", "records": []}) is not None
-    assert schemas.record_fault("raw", {"run": "r", "records": lines * 51}) is not None
+    assert schemas.record_fault("raw", {"run": "r", "inputs": lines}) is None
+    assert schemas.record_fault("raw", {"run": "r", "inputs": []}) is not None
+    assert schemas.record_fault("raw", {"run": "r", "inputs": lines * 251}) is not None
