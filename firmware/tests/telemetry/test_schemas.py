@@ -129,7 +129,9 @@ def test_a_fault_names_its_place() -> None:
     assert schemas.record_fault("gap", {}) is not None
     assert schemas.record_fault("of-a-newer-device", {}) is None
     example = schemas.schema("records/verdict")["examples"][0]
-    assert schemas.record_fault("verdict", {**example, "enumerated": 1}) == "verdict.enumerated must be boolean"
+    assert (
+        schemas.record_fault("verdict", {**example, "enumerated": 1}) == "verdict.enumerated must be boolean"
+    )
 
 
 def test_decode_says_what_is_wrong() -> None:
