@@ -52,7 +52,23 @@ def test_the_example_is_good(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert config.load(file) == config.default()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--json"], ["--example", "x"], ["--example", "--json"]])
+def test_the_messages_over_mqtt(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--asyncapi"]) == 0
+    assert json.loads(capsys.readouterr().out)["asyncapi"] == "3.0.0"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--json"],
+        ["--example", "x"],
+        ["--example", "--json"],
+        ["--asyncapi", "x"],
+        ["--asyncapi", "--json"],
+        ["--asyncapi", "--example"],
+    ],
+)
 def test_a_command_line_that_asks_for_nothing_or_too_much(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
