@@ -74,19 +74,24 @@ def open_database(
     used by one thread at a time, commits nothing by itself, and is WAL with synchronous=FULL.
     Raises PlugmeterError, one line, for all else.
     """
-    _make_directory(path.parent)
+    make_directory(path.parent)
     try:
         return Opened(*_open_sound(path, script, version, thorough, check), set_aside=None)
     except DatabaseDamaged as damage:
         why = str(damage)
     aside = set_aside(path, aside_time)
-    tell(f"{shown(path)} is damaged ({why}): it is set aside as {shown(aside)}, and a new one begins")
+    tell_aside(tell, path, why, aside)
     try:
         return Opened(*_open_sound(path, script, version, thorough, None), set_aside=aside)
     except DatabaseDamaged as damage:
         raise PlugmeterError(
             f"{shown(path)}: a new database is damaged at once ({damage}); check the disk"
         ) from None
+
+
+def tell_aside(tell: Callable[[str], None], path: Path, why: str, aside: Path) -> None:
+    """Say that a damaged database was set aside."""
+    tell(f"{shown(path)} is damaged ({why}): it is set aside as {shown(aside)}, and a new one begins")
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -250,7 +255,8 @@ def _check_schema(connection: sqlite3.Connection, script: str, version: int) -> 
         wanted.close()
 
 
-def _make_directory(directory: Path) -> None:
+def make_directory(directory: Path) -> None:
+    """Make a folder and those above it, mode 0750, if it is missing. Raises PlugmeterError."""
     try:
         directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
     except FileExistsError:
