@@ -46,7 +46,7 @@ _FIELDS: Final = frozenset({"device", "id", "issued", "config"})
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A configuration that the controller wants. ``issued_ns``, its signer's wall time, orders signed ones."""
+    """A configuration that the controller wants. ``issued_ns``, by its signer's clock, orders signed ones."""
 
     id: str
     config: Mapping[str, Any]
