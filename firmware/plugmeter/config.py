@@ -12,7 +12,7 @@ import re
 import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -75,13 +75,58 @@ def parse(text: str, source: str) -> Config:
     return from_table(_toml(text, source), source)
 
 
-def from_table(table: Mapping[str, Any], source: str) -> Config:
-    """The configuration in a table as TOML gives it, held to the same limits as a file.
+def with_overlay(config: Config, overlay: Mapping[str, object], source: str = "overlay") -> Config:
+    """``config`` with some values instead: ``overlay`` is {section: {key: value}} of JSON values.
 
-    ``describe`` gives such a table: ``from_table(describe(config), "")`` is ``config`` again. Raises nothing
-    but ``ConfigError``.
+    What is not in it stays as it is. ``{"ports": {"1-1": {"sense_gpio": 4}}}`` adds a port or changes keys
+    of one; null for a port takes it away, and null for its switch_gpio leaves that out. The whole is held to
+    what a file is held to. ``source`` names the overlay in errors, and nowhere else. Raises nothing but
+    ``ConfigError``, with all that is wrong.
     """
     problems = Problems()
+    table: dict[str, Any] = {}
+    now = describe(config)
+    for name, changes in overlay.items():
+        if changes is None:
+            problems.add(f"{path(name)} = null: leave it out instead")
+        elif not isinstance(changes, Mapping):
+            table[name] = changes  # no section can be that: it is said with all else
+        elif name == "ports":
+            table[name] = _with_ports(now[name], changes, problems)
+        else:
+            for each in (each for each, value in changes.items() if value is None):
+                problems.add(f"{path(name, each)} = null: leave it out instead")
+            given = {each: value for each, value in changes.items() if value is not None}
+            table[name] = {**now.get(name, {}), **given}
+    for name, values in now.items():
+        table.setdefault(name, values)
+    read = from_table(table, source, problems)
+    return replace(read, source=config.source)
+
+
+def _with_ports(
+    now: Mapping[str, Mapping[str, Any]], changes: Mapping[str, object], problems: Problems
+) -> dict[str, object]:
+    ports: dict[str, object] = dict(now)
+    for name, port in changes.items():
+        if port is None:
+            if ports.pop(name, None) is None:
+                problems.add(f"ports.{shown(name)} = null: there is no such port to take away")
+        elif isinstance(port, Mapping):
+            both = {**now.get(name, {}), **port}
+            ports[name] = {each: value for each, value in both.items() if value is not None}
+        else:
+            ports[name] = port
+    return ports
+
+
+def from_table(table: Mapping[str, Any], source: str, problems: Problems | None = None) -> Config:
+    """The configuration in a table as TOML gives it, held to the same limits as a file.
+
+    ``describe`` gives such a table: ``from_table(describe(config), "")`` is ``config`` again. ``problems`` are
+    told beside those of the table. Raises nothing but ``ConfigError``.
+    """
+    problems = problems or Problems()
     sections: dict[str, Any] = {}
     for name, raw in table.items():
         if name == "ports":

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from plugmeter import config
 from plugmeter.config import ConfigError
 from plugmeter.rigs.lines import MOST_MOCK_PORTS
-from plugmeter.sections import Config, Port, Rig
+from plugmeter.sections import Config, Inotify, Port, Rig
 from plugmeter.settings import PROBLEMS_SHOWN, Key, keys
 from plugmeter.witnesses.ring import MessageRing
 
@@ -441,3 +441,93 @@ def test_whatever_is_within_the_limits_is_kept_as_it_was_written(wanted: dict[st
     } == wanted
     again = "\n".join(f"{name} = {to_toml(value)}" for name, value in described.items())
     assert config.parse(again, "g.toml") == read
+
+
+OVERLAID = config.parse(
+    '[rig]\nsticks = 7\n[ports."1-1"]\nsense_gpio = 4\nswitch_gpio = 5\n[ports."1-2"]\nsense_gpio = 6\n',
+    "f.toml",
+)
+
+
+def test_an_empty_overlay_changes_nothing() -> None:
+    assert config.with_overlay(OVERLAID, {}) == OVERLAID
+    assert config.with_overlay(OVERLAID, {"rig": {}, "ports": {}}) == OVERLAID
+
+
+def test_an_overlay_changes_just_what_is_in_it() -> None:
+    changed = config.with_overlay(OVERLAID, {"rig": {"cycles": 3}, "inotify": {"directories": ["/dev/bus"]}})
+    assert changed.source == "f.toml"
+    assert changed == replace(
+        OVERLAID, rig=replace(OVERLAID.rig, cycles=3), inotify=Inotify(directories=("/dev/bus",))
+    )
+
+
+@pytest.mark.parametrize(
+    ("overlay", "ports"),
+    [
+        ({"1-2": {"switch_gpio": 8}}, {"1-1": (4, 5), "1-2": (6, 8)}),
+        ({"1-1": {"switch_gpio": None}}, {"1-1": (4, None), "1-2": (6, None)}),
+        ({"1-1": None}, {"1-2": (6, None)}),
+        ({"1-1": {"sense_gpio": 6, "switch_gpio": 9}, "1-2": None}, {"1-1": (6, 9)}),
+        ({"2-1.4": {"sense_gpio": 0}}, {"1-1": (4, 5), "1-2": (6, None), "2-1.4": (0, None)}),
+    ],
+)
+def test_ports_of_an_overlay(overlay: dict[str, object], ports: dict[str, tuple[int, int | None]]) -> None:
+    changed = config.with_overlay(OVERLAID, {"ports": overlay})
+    assert {each.name: (each.sense_gpio, each.switch_gpio) for each in changed.ports} == ports
+
+
+@pytest.mark.parametrize(
+    ("overlay", "line"),
+    [
+        ({"rig": {"stick": 1}}, "unknown key rig.stick; did you mean rig.sticks?"),
+        ({"rug": {"sticks": 1}}, "unknown section rug; did you mean run?"),
+        ({"rig": None}, "rig = null: leave it out instead"),
+        ({"rig": {"sticks": None}}, "rig.sticks = null: leave it out instead"),
+        ({"rig": 3}, "rig = 3: it must be a section: [rig], with its keys below it"),
+        ({"rig": {"sticks": 0}}, "rig.sticks = 0 is out of range; it must be a whole number, 1 to 1000000"),
+        (
+            {"run": {"debounce_ms": 5000}},
+            "run.debounce_ms = 5000 must be less than run.nominal_ms = 3000:"
+            " an episode is known only after the debounce time",
+        ),
+        ({"ports": 3}, 'ports = 3: it must be sections, one for each port: [ports."1-1.1"]'),
+        ({"ports": {"9-9": None}}, 'ports."9-9" = null: there is no such port to take away'),
+        (
+            {"ports": {"1-1": {"sense_gpio": None}}},
+            'ports."1-1".sense_gpio is missing: The GPIO line that senses this port\'s VBUS.',
+        ),
+        (
+            {"ports": {"1-3": {"sense_gpio": 6}}},
+            'ports."1-3".sense_gpio = 6: GPIO line 6 is used by ports."1-2".sense_gpio already',
+        ),
+    ],
+)
+def test_an_overlay_that_cannot_be(overlay: dict[str, object], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.with_overlay(OVERLAID, overlay, "desired 7")
+    assert caught.value.problems == (f"config desired 7: {line}",)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["run", "ports", "rig", "1-1", "sticks", "sense_gpio", "x"]),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_any_json_as_an_overlay_gives_a_configuration_or_its_problems(value: Any) -> None:
+    overlay = value if isinstance(value, dict) else {"rig": value}
+    try:
+        changed = config.with_overlay(OVERLAID, overlay)
+    except ConfigError as error:
+        assert error.problems
+    else:
+        assert config.with_overlay(changed, overlay | {"ports": {}}).rig == changed.rig

@@ -1,0 +1,1 @@
+"""What the controller may have this device do: each command with an effect exactly once, or a reason."""

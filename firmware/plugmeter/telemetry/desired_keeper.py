@@ -1,0 +1,326 @@
+"""Keeps the configuration that the controller wants: in a file, in effect, and reported.
+
+Whatever changes is in the file before it is applied. So after a power cut in the middle the trial is known to
+be one, and its end is the same as without.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from plugmeter import config as configuration
+from plugmeter.errors import PlugmeterError
+from plugmeter.files import read_regular, replace_file
+from plugmeter.sections import Config
+from plugmeter.telemetry import desired
+from plugmeter.telemetry.commands import strict
+from plugmeter.telemetry.commands.limiter import Limiter
+from plugmeter.telemetry.commands.message import Cleared, Refusal, Verify, Why
+from plugmeter.telemetry.desired import Outcome, Standing, Wish
+
+FILE_NAME: Final = "desired.json"
+_FILE_LIMIT_BYTES: Final = 1 << 20
+_MINUTE_NS: Final = 60_000_000_000
+_SAVE_EVERY_NS: Final = 5_000_000_000
+"""How much of a trial's time a power cut can give back, at most; less of short trials."""
+_REASON_LIMIT: Final = 2_000
+_DOCUMENTS_BURST: Final = 16
+_DOCUMENTS_PER_S: Final = 0.5
+
+
+class DesiredKeeper:
+    """Not thread-safe: one thread owns it. ``start`` comes first.
+
+    ``apply(config)`` puts a configuration into effect, or raises PlugmeterError and then the one before is
+    applied again. It may also have the daemon restart: the next ``start`` gives the same configuration.
+    ``publish(payload)`` retains the reported document, ``record(kind, data)`` keeps a record of kind
+    "config". ``base`` is the device's own file; its [commands] says how long a trial is and whether there is
+    any.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        base: Config,
+        *,
+        device: str,
+        verify: Verify | None,
+        apply: Callable[[Config], None],
+        publish: Callable[[bytes], None],
+        record: Callable[[str, Mapping[str, Any]], None],
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.set_aside: Path | None = None
+        """Where a damaged file was put."""
+        self._path = path
+        self._base = base
+        self._device = device
+        self._verify = verify
+        self._apply = apply
+        self._publish = publish
+        self._record = record
+        self._monotonic_ns = monotonic_ns
+        self._wall_ns = wall_ns
+        self.counters = {"desired": 0, "refused": 0, "deferred": 0}
+        self._save_trouble: str | None = None
+        self._apply_trouble: str | None = None
+        self._limiter = Limiter(_DOCUMENTS_BURST, _DOCUMENTS_PER_S)
+        self._deferred: bytes | None = None
+        self._standing = Standing()
+        self._saved: Standing | None = None
+        self._effective = base
+        self._applied_ns = self._ticked_ns = monotonic_ns()
+
+    @property
+    def effective(self) -> Config:
+        """What is to be in effect now."""
+        return self._effective
+
+    @property
+    def trouble(self) -> str | None:
+        """One line while the file cannot be written, or a configuration cannot be applied."""
+        return self._apply_trouble or self._save_trouble
+
+    @property
+    def standing(self) -> Standing:
+        """What is kept of wishes."""
+        return self._standing
+
+    def start(self) -> Config:
+        """Read what was kept, count this start, and give what is to be in effect. Raises nothing: what cannot
+        be used is set aside or rolled back, and reported."""
+        before = self._saved = self._read()
+        changed = desired.start(before)
+        if changed != before and not self._save(changed) and changed.trial is not None:
+            # A start that cannot be counted might be the first of very many.
+            changed = desired.roll_back(changed, f"its starts cannot be counted: {self._save_trouble}")
+        self._standing = changed
+        self._effective = self._usable()
+        self._applied_ns = self._ticked_ns = self._monotonic_ns()
+        self._report()
+        return self._effective
+
+    def desire(self, payload: bytes) -> None:
+        """A document came in on the topic ``desired``: it is obeyed or refused with a reason, and reported.
+
+        Where there are very many, all but the last are skipped (and counted): the last is what is desired.
+        """
+        self.counters["desired"] += 1
+        if self._deferred is None and self._limiter.take(self._monotonic_ns()):
+            self._obey(payload)
+        else:
+            self.counters["deferred"] += 1
+            self._deferred = payload
+
+    def _obey(self, payload: bytes) -> None:
+        asked = desired.parse(payload, device=self._device, verify=self._verify)
+        if isinstance(asked, Cleared):
+            return  # no wish is no wish to go back
+        if isinstance(asked, Refusal):
+            self._report_refusal(None, asked.reason)
+            return
+        newest_ns = self._standing.newest_issued_ns
+        known = self._standing.knows(asked)
+        if known:
+            self._publish(self.report())
+        elif known is None:
+            self._report_refusal(asked.id, f"{Why.ID_REUSED}: {asked.id} was the id of another configuration")
+        elif "config" not in self._base.commands.accept:
+            self._report_refusal(asked.id, f"{Why.NOT_ACCEPTED}: config is not in commands.accept")
+        elif asked.issued_ns is not None and asked.issued_ns <= newest_ns:
+            self._report_refusal(asked.id, f"{Why.EXPIRED}: a later one was obeyed already: sign it anew")
+        else:
+            self._propose(asked)
+
+    def configure(self, command_id: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The command ``config``: begins the trial, and gives its state. Again with the same id: its state.
+
+        Raises PlugmeterError where it is refused or was rolled back.
+        """
+        wish = Wish(command_id, config)
+        known = self._standing.knows(wish)
+        if known is None:
+            raise PlugmeterError(f"{command_id} was the id of another configuration: give it a new one")
+        if not known:
+            self._propose(wish)
+        standing = self._standing
+        if standing.id != command_id:
+            raise PlugmeterError("a later configuration has taken its place")
+        if standing.outcome in (Outcome.REFUSED, Outcome.ROLLED_BACK):
+            raise PlugmeterError(f"{standing.outcome}: {standing.reason}")
+        left_ms = standing.trial.left_ns // 1_000_000 if standing.trial else 0
+        return {"state": str(standing.outcome), "left_ms": left_ms}
+
+    def reached(self, since_ns: int) -> None:
+        """The controller has answered, on a connection that was made at ``since_ns`` (monotonic). That
+        counts only if it was after the configuration was applied: an old connection proves nothing."""
+        if self._standing.trial is not None and since_ns >= self._applied_ns:
+            self._become(desired.reach(self._standing))
+
+    def tick(self) -> None:
+        """At least once a second: time passes."""
+        now_ns = self._monotonic_ns()
+        if self._deferred is not None and self._limiter.take(now_ns):
+            payload, self._deferred = self._deferred, None
+            self._obey(payload)
+        passed_ns, self._ticked_ns = now_ns - self._ticked_ns, now_ns
+        before = self._standing
+        after = desired.pass_time(before, passed_ns)
+        if after.trial is None and before.trial is not None:
+            self._become(after)
+            return
+        self._standing = after
+        if self._must_save():
+            self._save(after)
+
+    def rebase(self, base: Config) -> Config:
+        """The device's own file was read anew (SIGHUP): what is to be in effect now. The caller applies it.
+
+        Raises ConfigError, and keeps the old one, where what is wished does not go with it.
+        """
+        self._effective = self._overlaid(base, self._standing.overlay, self._standing.id)
+        self._base = base
+        self._applied_ns = self._monotonic_ns()
+        self._report()
+        return self._effective
+
+    def report(self) -> bytes:
+        """The reported document."""
+        standing = self._standing
+        return self._document(standing.id, standing.outcome, standing.reason)
+
+    def _document(self, wish_id: str | None, outcome: Outcome, reason: str | None) -> bytes:
+        return strict.canonical(
+            {
+                "id": wish_id,
+                "state": str(outcome),
+                "reason": reason,
+                "config": configuration.describe(self._effective),
+            }
+        ).encode()
+
+    def _propose(self, wish: Wish) -> None:
+        problems = desired.forbidden(wish.config)
+        if not problems:
+            try:
+                config = self._overlaid(self._base, wish.config, wish.id)
+                kept = self._overlaid(self._base, self._standing.kept_overlay, wish.id)
+            except configuration.ConfigError as error:
+                problems = error.problems
+        if problems:
+            self.counters["refused"] += 1
+            self._become(desired.refuse(self._standing, wish, "; ".join(problems)[:_REASON_LIMIT]))
+            return
+        limit_ns = round(self._base.commands.rollback_minutes * _MINUTE_NS)
+        proposed = desired.propose(self._standing, wish, limit_ns, changes=config != kept)
+        if not self._save(proposed):  # it is not remembered: the next time it may be possible
+            self._report_refusal(wish.id, f"it cannot be kept: {self._save_trouble}")
+            return
+        self._become(proposed)
+
+    def _become(self, standing: Standing) -> None:
+        """Save, apply, report, in this order."""
+        self._save(standing)
+        before, self._standing = self._effective, standing
+        self._effective = self._usable()
+        if self._effective != before:
+            self._put_into_effect()
+            self._applied_ns = self._ticked_ns = self._monotonic_ns()
+        self._report()
+
+    def _put_into_effect(self) -> None:
+        try:
+            self._apply(self._effective)
+            self._apply_trouble = None
+            return
+        except PlugmeterError as error:
+            why = str(error)
+        trial = self._standing.trial
+        if trial is not None:
+            self._standing = desired.refuse(self._standing, trial.wish, f"it cannot be applied: {why}")
+            self._save(self._standing)
+            self._effective = self._usable()
+            try:
+                self._apply(self._effective)
+                return
+            except PlugmeterError as error:
+                why = str(error)
+        self._apply_trouble = f"the configuration that was in effect before cannot be applied again: {why}"
+
+    def _usable(self) -> Config:
+        """The configuration of the standing; where the device's own file has changed so that a wish does not
+        go with it any more, the standing changes too."""
+        while True:
+            try:
+                return self._overlaid(self._base, self._standing.overlay, self._standing.id)
+            except configuration.ConfigError as error:
+                why = f"it does not go with the device's own file: {error.problems[0]}"
+            if self._standing.trial is not None:
+                self._standing = desired.roll_back(self._standing, why)
+            else:
+                wish = self._standing.kept or Wish("", {})
+                self._standing = Standing(
+                    id=wish.id,
+                    outcome=Outcome.REFUSED,
+                    reason=why,
+                    newest_issued_ns=self._standing.newest_issued_ns,
+                    seen=self._standing.seen,
+                )
+            self._save(self._standing)
+
+    def _overlaid(self, base: Config, overlay: Mapping[str, Any], wish_id: str | None) -> Config:
+        return configuration.with_overlay(base, overlay, f"desired {wish_id}") if overlay else base
+
+    def _must_save(self) -> bool:
+        saved, now = self._saved, self._standing
+        if saved == now:
+            return False
+        if saved is None or saved.trial is None or now.trial is None:
+            return True
+        limit_ns = round(self._base.commands.rollback_minutes * _MINUTE_NS)
+        return saved.trial.left_ns - now.trial.left_ns >= min(_SAVE_EVERY_NS, limit_ns // 20)
+
+    def _save(self, standing: Standing) -> bool:
+        """Whether it is in the file now. If not, ``trouble`` says so, and tick() tries again."""
+        try:
+            replace_file(self._path, desired.encode(standing))
+        except OSError as error:
+            self._save_trouble = f"cannot write {self._path}: {error.strerror or error}"
+            return False
+        self._saved = standing
+        self._save_trouble = None
+        return True
+
+    def _read(self) -> Standing:
+        try:
+            return desired.decode(read_regular(self._path, _FILE_LIMIT_BYTES))
+        except FileNotFoundError:
+            return Standing()
+        except OSError as error:
+            why = f"cannot be read: {error.strerror or error}"
+        except ValueError as error:
+            why = str(error)
+        aside = self._path.with_name(f"{self._path.name}.corrupt-{self._wall_ns()}")
+        try:
+            self._path.rename(aside)
+            self.set_aside = aside
+        except OSError as error:
+            self._save_trouble = f"cannot set {self._path} aside: {error.strerror or error}"
+        return Standing(outcome=Outcome.REFUSED, reason=f"what was kept of wishes is damaged: {why}")
+
+    def _report_refusal(self, wish_id: str | None, reason: str) -> None:
+        """Of what is not even remembered: what is in effect, and its outcome, stay."""
+        self.counters["refused"] += 1
+        self._publish(self._document(wish_id, Outcome.REFUSED, reason[:_REASON_LIMIT]))
+        self._record(
+            "config", {"id": wish_id, "state": str(Outcome.REFUSED), "reason": reason[:_REASON_LIMIT]}
+        )
+
+    def _report(self) -> None:
+        self._publish(self.report())
+        standing = self._standing
+        self._record("config", {"id": standing.id, "state": str(standing.outcome), "reason": standing.reason})
