@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from plugmeter.telemetry.record import DATA_LIMIT_BYTES
+
 _LARGEST_WAL_BYTES: Final = 16_777_216
 _LARGEST_TRANSACTION_BYTES: Final = 8_388_608
-_SLACK_BYTES: Final = 327_680
-"""A segment of the largest record, and the pages of the tables around it."""
+_SLACK_BYTES: Final = 2 * DATA_LIMIT_BYTES + 65_536
+"""The largest record is added, to the log and to the pages, before others make room for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,16 +251,29 @@ class Outbox:
         if self._closed:
             return
         flushed = self.flush(timeout_s)
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        self._stop()
         with self._writing:
             self._closed = True
             with self._reader.suspended():
                 self._finish(flushed)
             self._lock.close()
+
+    def abandon(self) -> None:
+        """End at once: what waits in the intake is not committed, and the next start will say that the end
+        was not clean. Idempotent."""
+        self._stop()
+        with self._writing:
+            self._closed = True
+            with self._reader.suspended():
+                self._store.abandon()
+            self._lock.close()
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
 
     def _finish(self, flushed: bool) -> None:
         waiting = self._intake.offered - self._intake.done
