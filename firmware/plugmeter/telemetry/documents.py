@@ -1,0 +1,69 @@
+"""The retained documents: what is published once now, and again on each connection. The latest wins."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+DOCUMENTS_LIMIT: Final = 1_000
+DOCUMENT_LIMIT_BYTES: Final = 262_144
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One topic's newest payload."""
+
+    topic: str
+    payload: bytes
+    retain: bool = True
+
+
+class Documents:
+    """At most 1,000 of 256 KiB. ``set`` and ``remove`` from any thread, the rest from the link's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._documents: dict[str, Document] = {}
+        self._waiting: dict[str, None] = {}  # an ordered set
+
+    def set(self, document: Document) -> bool:
+        """False if there is no room for it, or it is too large."""
+        with self._lock:
+            known = document.topic in self._documents
+            if len(document.payload) > DOCUMENT_LIMIT_BYTES or (
+                not known and len(self._documents) >= DOCUMENTS_LIMIT
+            ):
+                return False
+            self._documents[document.topic] = document
+            self._waiting[document.topic] = None
+        return True
+
+    def remove(self, topic: str) -> None:
+        with self._lock:
+            self._documents.pop(topic, None)
+            self._waiting.pop(topic, None)
+
+    def all_again(self) -> None:
+        """A new connection: its broker may have forgotten them."""
+        with self._lock:
+            self._waiting = dict.fromkeys(self._documents)
+
+    def take(self, limit_bytes: int) -> Document | None:
+        """The next one to publish, no longer than ``limit_bytes``; longer ones wait for another broker."""
+        with self._lock:
+            for topic in self._waiting:
+                if len(self._documents[topic].payload) <= limit_bytes:
+                    del self._waiting[topic]
+                    return self._documents[topic]
+        return None
+
+    def failed(self, document: Document) -> None:
+        """It was not taken: publish it later, if there is no newer one, which waits anyway."""
+        with self._lock:
+            if self._documents.get(document.topic) is document:
+                self._waiting[document.topic] = None
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._waiting)

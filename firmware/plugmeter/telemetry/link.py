@@ -1,0 +1,589 @@
+"""The link: the thread that brings the outbox's records to the broker, and its messages to the daemon.
+
+One thread owns everything here: it looks the broker up, connects, speaks (conversation), waits and connects
+again. It never blocks but in its selector, so that it can be told to stop at any time, whatever the broker
+does. Nothing of MQTT's session is relied on: each connection begins clean, and what was not acknowledged by
+the controller is read from the outbox again (docs/decisions/2026-11-22-link.md).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import selectors
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from plugmeter.errors import PlugmeterError
+from plugmeter.progress import Progress
+from plugmeter.telemetry.backoff import Backoff
+from plugmeter.telemetry.breaker import Breaker, BreakerState, Kind
+from plugmeter.telemetry.client import Opening, Session
+from plugmeter.telemetry.connector import Connector, Lookup
+from plugmeter.telemetry.conversation import Acknowledged, Conversation, Inbound, Memory, Patience, Tally
+from plugmeter.telemetry.documents import Document, Documents
+from plugmeter.telemetry.failures import Failure, LinkError
+from plugmeter.telemetry.guard import Diary, Guard
+from plugmeter.telemetry.keepalive import Keepalive
+from plugmeter.telemetry.link_settings import LinkSettings
+from plugmeter.telemetry.link_status import LinkState, LinkStatus
+from plugmeter.telemetry.sender import Batch, Encode, Sender, Source
+from plugmeter.telemetry.topics import Topics
+from plugmeter.telemetry.window import Window
+from plugmeter.telemetry.wire import Wire
+
+__all__ = ["Batch", "Inbound", "Link", "LinkSettings", "LinkState", "LinkStatus", "Source", "Timing"]
+
+_LONGEST_SLEEP_S: Final = 1.0
+_RETELL_S: Final = 3_600.0
+_CLOSING_S: Final = 1.0
+_STOPPING_S: Final = 10.0
+_DRAIN_RETRY_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long the link waits, in seconds."""
+
+    connect_s: float = 10.0
+    """For name, TCP and TLS."""
+    answer_s: float = 15.0
+    """A broker that was asked something and says nothing at all for so long is not there any more."""
+    puback_s: float = 120.0
+    """A message without PUBACK, while the broker says other things."""
+    user_timeout_s: float = 30.0
+    """TCP_USER_TIMEOUT."""
+    retry_s: float = 1.0
+    longest_retry_s: float = 120.0
+    stable_s: float = 60.0
+    breaker_s: float = 300.0
+    longest_breaker_s: float = 3_600.0
+    least_keepalive_s: float = 4.0
+
+
+@dataclass(slots=True)
+class _Goodbye:
+    document: Document
+    done: threading.Event
+    delivered: bool = False
+
+
+class Link:
+    """The connection to the broker. Start it once; all public methods may be called from any thread.
+
+    ``diary(event, details)`` and ``inbox`` are called from the link's thread and must not block.
+    ``birth()`` and ``will()`` give the status documents of each connection: "online", and "lost", the will.
+    ``encode`` is envelope.batch, ``decode_ack`` acks.decode (raises ValueError).
+    """
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        outbox: Source,
+        topics: Topics,
+        *,
+        client_id: str,
+        inbox: Callable[[Inbound], None],
+        diary: Diary,
+        encode: Encode,
+        decode_ack: Callable[[bytes], Acknowledged],
+        birth: Callable[[], bytes],
+        will: Callable[[], bytes],
+        timing: Timing | None = None,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.progress = Progress("link")
+        timing = self._timing = timing or Timing()
+        self._settings = settings
+        self._topics = topics
+        self._client_id = client_id
+        self._birth, self._will = birth, will
+        tally = self._tally = Tally()
+        self._guard = Guard(diary, tally.counters)
+        window = Window(settings.window, ack_timeout_s=settings.ack_timeout_s)
+        self._memory = Memory(
+            source=outbox,
+            window=window,
+            sender=Sender(outbox, encode, topics.device, window),
+            documents=Documents(),
+            keepalive=Keepalive(settings.keepalive_s, floor_s=timing.least_keepalive_s),
+            publishing=Breaker(uniform, first_s=timing.breaker_s, longest_s=timing.longest_breaker_s),
+            publish_backoff=Backoff(uniform, base_s=timing.retry_s / 2, cap_s=timing.longest_retry_s),
+            document_backoff=Backoff(uniform, base_s=timing.retry_s, cap_s=timing.breaker_s),
+            inbox=inbox,
+            decode_ack=decode_ack,
+            guard=self._guard,
+            tally=tally,
+        )
+        self._backoff = Backoff(
+            uniform, base_s=timing.retry_s, cap_s=timing.longest_retry_s, stable_s=timing.stable_s
+        )
+        self._breaker = Breaker(uniform, first_s=timing.breaker_s, longest_s=timing.longest_breaker_s)
+        self._failures: Counter[str] = Counter()
+        self._last_failure: Failure | None = None
+        self._told_failure: tuple[str, str] | None = None
+        self._told_s = 0.0
+        self._untold = 0
+        self._connects = 0
+        self._address = ""
+
+        now_s = time.monotonic()
+        self._state = LinkState.OFF
+        self._since_s = now_s
+        self._next_attempt_s: float | None = now_s if settings.host else None
+        self._connector: Connector | None = None
+        self._lookup: Lookup | None = None
+        self._conversation: Conversation | None = None
+        self._opening: Opening | None = None
+        self._closing_s: float | None = None
+        self._watched: tuple[int, int] | None = None
+
+        self._lock = threading.Lock()  # for what other threads ask for
+        self._stopping = False
+        self._finished = False
+        self._kick: str | None = None
+        self._drain_until_s: float | None = None
+        self._goodbye: _Goodbye | None = None
+        self._wake_fd: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake_fd, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+        self._snapshot = self._status(now_s)
+        outbox.on_commit(self._committed)
+
+    # --- what others ask for -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and the connection without a word (see ``say_goodbye``). Idempotent, quick."""
+        self._stopping = True
+        self._wake()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(_STOPPING_S)
+            if self._thread.is_alive():
+                raise PlugmeterError("the link does not stop: a callback of it blocks")
+        elif not self._thread.ident:  # was never started
+            self._release()
+
+    def set_document(self, topic: str, payload: bytes, retain: bool = True) -> bool:
+        """Publish now, and again on each connection; the latest of a topic wins.
+
+        False if there is no room for it (1,000 topics, 256 KiB each), which is counted.
+        """
+        taken = self._memory.documents.set(Document(topic, payload, retain))
+        if not taken:
+            self._tally.counters["documents_without_room"] += 1
+        self._wake()
+        return taken
+
+    def remove_document(self, topic: str) -> None:
+        """No longer published again. What the broker has stays there."""
+        self._memory.documents.remove(topic)
+
+    def drain(self, deadline_ns: int) -> None:
+        """Take nothing in any more but acknowledgements; go on publishing. Returns at once.
+
+        Until ``deadline_ns`` (monotonic) a network that failed is tried again at short intervals.
+        """
+        with self._lock:
+            self._drain_until_s = deadline_ns / 1e9
+        self._wake()
+
+    def say_goodbye(self, payload: bytes, timeout_s: float) -> bool:
+        """Publish the status "stopped" and disconnect in order, so that the last will is not published.
+
+        Whether the broker has taken it. Afterwards the link is off and stays so. False at once if there is no
+        connection.
+        """
+        goodbye = _Goodbye(Document(self._topics.status, payload), threading.Event())
+        with self._lock:
+            if self._goodbye is not None or self._stopping or not self._thread.is_alive():
+                return False
+            self._goodbye = goodbye
+        self._wake()
+        goodbye.done.wait(timeout_s)
+        self._finished = True
+        self._wake()
+        # The thread still says DISCONNECT; that takes no answer, so it is quick, or given up.
+        goodbye.done.wait(_CLOSING_S)
+        return goodbye.delivered
+
+    def kick(self, reason: str) -> None:
+        """Drop this connection and connect anew. An open breaker stays open."""
+        with self._lock:
+            self._kick = reason
+        self._wake()
+
+    def status(self) -> LinkStatus:
+        """How it is doing; at most a second old."""
+        return self._snapshot
+
+    # --- the thread ----------------------------------------------------------------------------------
+
+    def _committed(self) -> None:
+        self._memory.sender.committed()
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
+            if self._wake_fd is not None:
+                os.eventfd_write(self._wake_fd, 1)
+
+    def _run(self) -> None:
+        wake_fd = self._wake_fd
+        assert wake_fd is not None
+        while not self._stopping:
+            ready = self._selector.select(self._sleep_s())
+            now_s = time.monotonic()
+            readable = writable = False
+            for key, events in ready:
+                if key.fd == wake_fd:
+                    os.eventfd_read(wake_fd)
+                else:
+                    readable = bool(events & selectors.EVENT_READ)
+                    writable = bool(events & selectors.EVENT_WRITE)
+            before = self._tally.counters["turn_errors"]
+            worked = self._guard.call("turn", self._turn, now_s, readable, writable)
+            if self._tally.counters["turn_errors"] != before:  # malformed packets, or a defect of ours
+                self._lost(_defect(self._conversation is not None), now_s)
+            self._snapshot = self._status(now_s)
+            self.progress.woke(bool(ready) or bool(worked))
+        self._end()
+
+    def _sleep_s(self) -> float:
+        now_s = time.monotonic()
+        until_s = now_s + _LONGEST_SLEEP_S
+        if self._closing_s is not None:
+            until_s = min(until_s, self._closing_s)
+        elif self._conversation is not None:
+            until_s = min(until_s, self._conversation.next_s(now_s))
+        elif self._connector is not None:
+            until_s = min(until_s, self._connector.deadline_s)
+        elif self._next_attempt_s is not None and not self._finished:
+            until_s = min(until_s, self._next_attempt_s)
+        return max(0.0, until_s - now_s)
+
+    def _turn(self, now_s: float, readable: bool, writable: bool) -> bool:
+        """Whether there was something to do."""
+        worked = self._work(now_s, readable, writable)
+        self._watch()
+        return worked
+
+    def _work(self, now_s: float, readable: bool, writable: bool) -> bool:
+        self._obey(now_s)
+        conversation = self._conversation
+        if self._closing_s is not None:
+            assert conversation is not None
+            if conversation.session.discard() or now_s >= self._closing_s:
+                self._gone(now_s)
+            return True
+        if conversation is not None:
+            self._converse(conversation, now_s, readable, writable)
+            return True
+        if self._connector is not None:
+            self._connect(self._connector, now_s)
+            return True
+        if self._finished:
+            self._gone(now_s)
+        elif self._next_attempt_s is not None and now_s >= self._next_attempt_s:
+            self._attempt(now_s)
+            return True
+        return False
+
+    def _obey(self, now_s: float) -> None:
+        with self._lock:
+            kick, self._kick = self._kick, None
+            drain_until_s = self._drain_until_s
+            goodbye = self._goodbye
+        if kick is not None and (self._conversation or self._connector):
+            self._lost(Failure("kicked", Kind.NETWORK, kick), now_s)
+        if kick is not None and self._state is LinkState.WAITING:
+            self._next_attempt_s = now_s
+        if drain_until_s is not None and now_s < drain_until_s and self._state is LinkState.WAITING:
+            # Nothing is won by waiting longer than the daemon lives.
+            self._next_attempt_s = min(self._next_attempt_s or now_s, self._since_s + _DRAIN_RETRY_S)
+        if goodbye is None:
+            return
+        conversation = self._conversation
+        if conversation is None or conversation.connected_s is None:
+            self._finished = True
+            if self._conversation is None and self._connector is None:
+                self._gone(now_s)
+            else:
+                self._lost(Failure("kicked", Kind.NETWORK, "the link is told to end"), now_s)
+                self._gone(now_s)
+        elif self._closing_s is None:
+            conversation.goodbye = goodbye.document
+            if conversation.goodbye_answer is not None or self._finished:
+                goodbye.delivered = (
+                    conversation.goodbye_answer or 0
+                ) < 0x80 and conversation.goodbye_answer is not None
+                self._finished = True
+                conversation.session.disconnect()
+                self._closing_s = now_s + _CLOSING_S
+
+    def _converse(self, conversation: Conversation, now_s: float, readable: bool, writable: bool) -> None:
+        was_connected = conversation.connected_s is not None
+        conversation.draining = self._drain_until_s is not None
+        failure = conversation.turn(now_s, readable=readable, writable=writable)
+        if conversation.connected_s is not None and not was_connected:
+            self._connected(conversation, now_s)
+        if failure is not None:
+            self._lost(failure, now_s)
+        elif conversation.goodbye_answer is not None:
+            self._obey(now_s)
+
+    # --- from nothing to a connection and back --------------------------------------------------------
+
+    def _attempt(self, now_s: float) -> None:
+        settings = self._settings
+        self._next_attempt_s = None
+        self._enter(LinkState.CONNECTING, now_s)
+        try:
+            context = settings.context()
+            password = settings.password(self._warn)
+            will = self._will()
+        except PlugmeterError as error:  # a file that is just being replaced, perhaps
+            self._lost(Failure("files", Kind.NETWORK, str(error)), now_s)
+            return
+        self._opening = Opening(
+            client_id=self._client_id,
+            keepalive_s=settings.keepalive_s,
+            will_topic=self._topics.status,
+            will=will,
+            username=settings.username,
+            password=password,
+        )
+        try:
+            self._connector = Connector(
+                settings.host,
+                settings.port,
+                context,
+                now_s,
+                timeout_s=self._timing.connect_s,
+                user_timeout_s=self._timing.user_timeout_s,
+                lookup=self._lookup,
+            )
+        except LinkError as error:
+            self._lost(error.failure, now_s)
+        finally:
+            self._lookup = None
+
+    def _warn(self, words: str) -> None:
+        if self._memory.told.get("warning") != words:
+            self._memory.told["warning"] = words
+            self._guard.tell("warning", {"text": words})
+
+    def _connect(self, connector: Connector, now_s: float) -> None:
+        self._address = connector.address or self._address
+        try:
+            sock = connector.advance(now_s)
+        except LinkError as error:
+            self._lost(error.failure, now_s)
+            return
+        if sock is None:
+            return
+        self._address = connector.address
+        self._unwatch()
+        self._connector = None
+        assert self._opening is not None
+        birth = self._guard.call("birth", self._birth)
+        try:
+            session = Session(Wire(sock), self._opening)
+        except BaseException:
+            sock.close()
+            raise
+        self._conversation = Conversation(
+            session,
+            self._memory,
+            self._topics,
+            Document(self._topics.status, birth) if birth is not None else None,
+            self._extra_filters(),
+            Patience(
+                answer_s=self._timing.answer_s,
+                puback_s=self._timing.puback_s,
+                ack_s=self._settings.ack_timeout_s,
+            ),
+            now_s,
+        )
+        self._opening = None  # it holds the password
+        if session.over:  # sending CONNECT has failed already: no descriptor will tell
+            self._converse(self._conversation, now_s, False, False)
+
+    def _extra_filters(self) -> Sequence[str]:
+        prefix = self._settings.discovery_prefix
+        return (f"{prefix}/status",) if prefix else ()
+
+    def _connected(self, conversation: Conversation, now_s: float) -> None:
+        self._connects += 1
+        self._enter(LinkState.CONNECTED, now_s)
+        if self._breaker.succeeded():
+            self._guard.tell("breaker-closed", {})
+        self._guard.tell(
+            "connected",
+            {
+                "broker": self._settings.broker,
+                "address": self._address,
+                "tls": self._settings.tls,
+                "receive_maximum": conversation.receive_maximum,
+                "keepalive_s": round(self._memory.keepalive.interval_s, 1),
+                "failed_attempts": self._untold,
+            },
+        )
+        self._last_failure = self._told_failure = None
+        self._untold = 0
+
+    def _lost(self, failure: Failure, now_s: float) -> None:
+        """The connection, or the attempt to have one, is over."""
+        conversation = self._conversation
+        connected_s = conversation.connected_s if conversation is not None else None
+        lasted_s = 0.0 if connected_s is None else now_s - connected_s
+        self._drop()
+        self._failures[failure.cause] += 1
+        self._last_failure = failure
+        if failure.cause == "silence":
+            self._memory.sender.silence()
+            if connected_s is not None:
+                self._memory.keepalive.silence()
+        opened = self._breaker.failed(failure.kind, now_s)
+        if opened:
+            self._enter(LinkState.BROKEN, now_s)
+            self._next_attempt_s = self._breaker.until_s
+        else:
+            self._enter(LinkState.WAITING, now_s)
+            delay_s = self._backoff.after_failure(lasted_s)
+            self._next_attempt_s = now_s + (0.0 if failure.cause == "kicked" else delay_s)
+        self._tell_failure(failure, lasted_s if connected_s is not None else None, opened, now_s)
+
+    def _tell_failure(self, failure: Failure, lasted_s: float | None, opened: bool, now_s: float) -> None:
+        """An attempt that fails like the one before is told once an hour."""
+        words = (failure.cause, failure.text)
+        if lasted_s is None and words == self._told_failure and now_s - self._told_s < _RETELL_S:
+            self._untold += 1
+            return
+        details: dict[str, object] = {
+            "cause": failure.cause,
+            "text": failure.text,
+            "next_attempt_s": round((self._next_attempt_s or now_s) - now_s, 1),
+        }
+        if lasted_s is not None:
+            details["after_s"] = round(lasted_s, 1)
+        if opened:
+            details["breaker"] = failure.kind.value
+        if self._untold:
+            details["untold"] = self._untold
+        self._told_failure, self._told_s, self._untold = words, now_s, 0
+        self._guard.tell("connect-failed" if lasted_s is None else "disconnected", details)
+
+    def _drop(self) -> None:
+        self._unwatch()
+        if self._conversation is not None:
+            self._conversation.session.close()
+            self._conversation = None
+        if self._connector is not None:
+            self._lookup = self._connector.close()
+            self._connector = None
+        self._opening = None
+        self._closing_s = None
+        self._memory.window.clear()
+
+    def _gone(self, now_s: float) -> None:
+        """Goodbye is said, as well as it could be."""
+        self._drop()
+        self._next_attempt_s = None
+        if self._state is not LinkState.OFF:
+            self._enter(LinkState.OFF, now_s)
+        if self._goodbye is not None:
+            self._goodbye.done.set()
+
+    def _end(self) -> None:
+        self._gone(time.monotonic())
+        self._snapshot = self._status(time.monotonic())
+        self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            if self._wake_fd is not None:
+                self._selector.close()
+                os.close(self._wake_fd)
+                self._wake_fd = None
+        if self._lookup is not None:
+            self._lookup.close()
+
+    # --- small change --------------------------------------------------------------------------------
+
+    def _enter(self, state: LinkState, now_s: float) -> None:
+        self._state, self._since_s = state, now_s
+
+    def _watch(self) -> None:
+        """Have the selector look at the descriptor that matters now, for the events that matter now."""
+        wanted: tuple[int, int] | None = None
+        if self._closing_s is not None and self._conversation is not None:
+            wanted = (self._conversation.session.fileno(), selectors.EVENT_READ)
+        elif self._conversation is not None:
+            session = self._conversation.session
+            events = selectors.EVENT_READ if session.wants_read else 0
+            events |= selectors.EVENT_WRITE if session.wants_write else 0
+            wanted = (session.fileno(), events) if events else None
+        elif self._connector is not None:
+            wanted = (self._connector.fileno(), self._connector.events)
+        if wanted != self._watched:
+            self._unwatch()
+            if wanted is not None:
+                self._selector.register(*wanted)
+            self._watched = wanted
+
+    def _unwatch(self) -> None:
+        if self._watched is not None:
+            self._selector.unregister(self._watched[0])
+            self._watched = None
+
+    def _status(self, now_s: float) -> LinkStatus:
+        memory, tally, window = self._memory, self._tally, self._memory.window
+        breaker = self._breaker.state(now_s)
+        if breaker is BreakerState.CLOSED:
+            breaker = memory.publishing.state(now_s)
+        conversation = self._conversation
+        return LinkStatus(
+            state=self._state,
+            since_ns=_ns(self._since_s) or 0,
+            broker=self._settings.broker if self._settings.host else "",
+            address=self._address,
+            in_flight=window.in_flight,
+            window=window.allowed,
+            unacknowledged_records=window.records,
+            oldest_unacknowledged_ns=_ns(window.oldest_s),
+            last_received_ns=_ns(tally.last_received_s),
+            last_ack_ns=_ns(tally.last_ack_s),
+            keepalive_s=memory.keepalive.interval_s,
+            connects=self._connects,
+            failures=dict(self._failures),
+            last_failure=self._last_failure.text if self._last_failure else None,
+            breaker=breaker.value,
+            next_attempt_ns=_ns(self._next_attempt_s),
+            publish_refusals=dict(tally.refusals),
+            tls_failures=self._failures["tls"],
+            socket=conversation.session.fileno() if conversation is not None else None,
+            draining=self._drain_until_s is not None,
+            sent=tally.sent,
+            resent=tally.resent,
+            acknowledged=tally.acknowledged,
+            counters=dict(tally.counters),
+        )
+
+
+def _defect(talking: bool) -> Failure:
+    """What a turn's exception means: paho raises what it likes at malformed packets; else it is ours."""
+    if talking:
+        return Failure("protocol", Kind.NETWORK, "what the broker says cannot be understood")
+    return Failure("defect", Kind.NETWORK, "a defect of Plugmeter: see the diary")
+
+
+def _ns(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1e9)
