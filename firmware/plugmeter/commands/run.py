@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from plugmeter import config
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     from plugmeter.daemon import preflight
 
-    preflight.check(settings)
+    preflight.check(settings, lambda line: print(f"plugmeter: {line}", file=sys.stderr))
     if args.check:
         print(f"{args.config or 'the default configuration'}: the daemon could start")
         return 0

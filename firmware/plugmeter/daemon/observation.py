@@ -14,13 +14,14 @@ from plugmeter.lifecycle.diagnosis.finding import Change, Finding
 from plugmeter.lifecycle.figures import Figures, LinkFigures, OutboxFigures
 from plugmeter.lifecycle.health import HealthSnapshot
 from plugmeter.lifecycle.metrics import Exposition
+from plugmeter.lifecycle.observe import observe
 from plugmeter.lifecycle.pages import StatusPages
 from plugmeter.lifecycle.procfs import ProcessReader
-from plugmeter.lifecycle.samples import LinkSample, Observation, WorkerSample
-from plugmeter.lifecycle.tcp_info import read_tcp
+from plugmeter.lifecycle.samples import LinkSample, WorkerSample
 from plugmeter.lifecycle.whereabouts import whereabouts
 from plugmeter.progress import Progress
 from plugmeter.sections import Config
+from plugmeter.telemetry.link import LinkState
 
 if TYPE_CHECKING:
     from plugmeter.daemon.service import Service
@@ -43,16 +44,7 @@ class Observer:
 
     def look(self) -> None:
         """What is wrong now: told once, with the remedy applied where there is one."""
-        link = self._service.link
-        sample = _link_sample(self._service)
-        seen = Observation(
-            now_ns=time.monotonic_ns(),
-            workers=self._workers(),
-            process=self._reader.read(),
-            link=sample,
-            tcp=read_tcp(sample.fileno) if link is not None and sample is not None else None,
-        )
-        for change in self._doctor.look(seen):
+        for change in self._doctor.look(observe(self._reader, self._workers(), _link_sample(self._service))):
             self._tell(change)
             if change.ended_ns is None:
                 self._remedy(change.finding)
@@ -84,7 +76,7 @@ class Observer:
             link=_link_figures(service),
             run=service.runs.figures if service.runs is not None else None,
             process=self._reader.read(threads=False, kinds=False),
-            workers=self._workers(),
+            workers=tuple(WorkerSample(each.name, each.wakeups, each.work) for each in self._workers()),
             findings=self._doctor.findings,
             looked_ns=self._doctor.looked_ns,
             stuck_s=service.config.lifecycle.stuck_s,
@@ -123,12 +115,12 @@ class Observer:
             last_errors=figures.last_errors,
         )
 
-    def _workers(self) -> tuple[WorkerSample, ...]:
+    def _workers(self) -> list[Progress]:
         found: list[Progress] = [*self._service.workers(), self._service.conductor.progress]
         runs = self._service.runs
         if runs is not None and runs.runner is not None and runs.ready is not None:
             found.append(runs.runner.progress)
-        return tuple(WorkerSample(each.name, each.wakeups, each.work) for each in found)
+        return found
 
     def _tell(self, change: Change) -> None:
         finding = change.finding
@@ -191,7 +183,7 @@ def _link_figures(service: Service) -> LinkFigures | None:
         return None
     status = service.link.status()
     return LinkFigures(
-        state=status.state,
+        state=status.state.value,
         since_ns=status.since_ns,
         broker=status.broker,
         connects=status.connects,
@@ -203,7 +195,12 @@ def _link_figures(service: Service) -> LinkFigures | None:
         next_attempt_ns=status.next_attempt_ns,
         keepalive_s=status.keepalive_s,
         breaker=status.breaker,
-        counters={"sent": status.sent, "resent": status.resent, "tls_failures": status.tls_failures},
+        counters={
+            **status.counters,
+            "sent": status.sent,
+            "resent": status.resent,
+            "tls_failures": status.tls_failures,
+        },
     )
 
 
@@ -212,10 +209,11 @@ def _link_sample(service: Service) -> LinkSample | None:
         return None
     status = service.link.status()
     return LinkSample(
-        state=status.state,
-        connected_since_ns=status.since_ns if status.state == "connected" else None,
+        state=status.state.value,
+        connected_since_ns=status.since_ns if status.state is LinkState.CONNECTED else None,
         oldest_unacknowledged_ns=status.oldest_unacknowledged_ns,
         last_received_ns=status.last_received_ns,
         tls_failures=status.tls_failures,
-        fileno=status.fileno,
+        fileno=status.socket,
+        tls_cause=status.last_failure or "",
     )

@@ -9,22 +9,24 @@ from pathlib import Path
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.runner.plans import plan_of
 from plugmeter.sections import Config
-from plugmeter.telemetry.commands.signing import PublicKey
+from plugmeter.telemetry.commands.signing import load_public_key
 from plugmeter.telemetry.link import LinkSettings
 
 
-def check(config: Config) -> None:
-    """Raises UsageError with a line for each thing that is wrong: credentials, keys, folders, the rig."""
-    lines = [line for each in _checks(config) for line in _problems(each)]
+def check(config: Config, warn: Callable[[str], None]) -> None:
+    """Raises UsageError with a line for each thing that is wrong: credentials, keys, folders, the rig.
+
+    ``warn`` gets a line for each that is only unwise.
+    """
+    lines = [line for each in _checks(config, warn) for line in _problems(each)]
     if lines:
         raise UsageError("\n".join(lines))
 
 
-def _checks(config: Config) -> Iterator[Callable[[], object]]:
-    if config.mqtt.host:
-        yield lambda: LinkSettings.from_config(config, "check")
+def _checks(config: Config, warn: Callable[[str], None]) -> Iterator[Callable[[], object]]:
+    yield lambda: LinkSettings.from_config(config, "check", warn=warn)
     if config.commands.public_key_file:
-        yield lambda: PublicKey.load(Path(config.commands.public_key_file))
+        yield lambda: load_public_key(Path(config.commands.public_key_file))
     if config.daemon.rig != "none":
         yield lambda: plan_of(config, {})
     yield lambda: _state_directory(Path(config.daemon.state_directory))

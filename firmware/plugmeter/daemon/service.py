@@ -31,14 +31,14 @@ from plugmeter.lifecycle.http import MetricsServer
 from plugmeter.lifecycle.stages import Event, Stage
 from plugmeter.progress import Progress
 from plugmeter.sections import Config
-from plugmeter.telemetry import discovery
+from plugmeter.telemetry import acks, discovery, envelope
 from plugmeter.telemetry.commands.journal import Journal
 from plugmeter.telemetry.commands.operator import Operator
-from plugmeter.telemetry.commands.signing import PublicKey
-from plugmeter.telemetry.desired import Trial
-from plugmeter.telemetry.link import Inbound, Link, LinkSettings
-from plugmeter.telemetry.outbox import Limits, Outbox
-from plugmeter.telemetry.topics import Topics, parse
+from plugmeter.telemetry.commands.signing import PublicKey, load_public_key
+from plugmeter.telemetry.desired_keeper import FILE_NAME, DesiredKeeper
+from plugmeter.telemetry.link import Inbound, Link, LinkSettings, LinkState
+from plugmeter.telemetry.outbox import Outbox, limits_of
+from plugmeter.telemetry.topics import Topics, device_of, parse
 
 LOG: Final = logging.getLogger("plugmeter.daemon")
 
@@ -67,13 +67,13 @@ class Service:
         self._runs: Runs | None = None
         self._operator: Operator | None = None
         self._journal: Journal | None = None
-        self._trial: Trial | None = None
+        self._desired: DesiredKeeper | None = None
         self._metrics: MetricsServer | None = None
         self._observer: Observer | None = None
         self._log_until_ns = 0
         self._ticks = 0
         self._stopping = False
-        self.device = config.daemon.device or _device_name(socket.gethostname())
+        self.device = config.daemon.device or device_of(socket.gethostname())
         self._topics = Topics(self.device)
         self.conductor = Conductor(
             self,
@@ -91,14 +91,14 @@ class Service:
     def start(self) -> Iterator[str]:
         """Bring everything up."""
         yield "opening the outbox"
-        outbox = Outbox(self._state / "outbox.sqlite", _limits(self._config), LOG.warning)
+        outbox = Outbox(self._state / "outbox.sqlite", limits_of(self._config.outbox), LOG.warning)
         self._outbox = outbox
         self._recorder.attach(outbox)
         outbox.on_commit(self.conductor.wake)
         outbox.start()
         yield "looking for a configuration that is on trial"
-        self._trial = Trial(self._state, self._base, self._publish_reported)
-        self._config = self._trial.recover()
+        self._desired = self._new_keeper()
+        self._config = self._desired.start()
         yield "opening the journal of commands"
         self._journal = Journal(self._state / "commands.sqlite", time.time_ns())
         yield "starting the metrics"
@@ -122,8 +122,8 @@ class Service:
         if self._path is None:
             raise PlugmeterError("there is no configuration file to read again")
         base = configuration.load(self._path)
-        assert self._trial is not None
-        self._adopt(self._trial.rebase(base))
+        assert self._desired is not None
+        self._adopt(self._desired.rebase(base))
         self._base = base
 
     def end_intake(self) -> None:
@@ -189,10 +189,9 @@ class Service:
             self._runs.tick()
         if self._observer is not None and self.conductor.stage is Stage.RUNNING:
             self._observer.look()
-        if self._trial is not None and self.conductor.stage is Stage.RUNNING:
-            back = self._trial.tick(self._is_controller_reached())
-            if back is not None:
-                self._adopt(back)
+        if self._desired is not None and self.conductor.stage is Stage.RUNNING:
+            self._look_for_the_controller(self._desired)
+            self._desired.tick()
         if self._log_until_ns and time.monotonic_ns() >= self._log_until_ns:
             self._log_until_ns = 0
             journal.set_level(self._config.daemon.log_level)
@@ -242,9 +241,8 @@ class Service:
 
     def try_config(self, command_id: str, config: Mapping[str, Any]) -> dict[str, Any]:
         """Begin a trial."""
-        assert self._trial is not None
-        self._adopt(self._trial.begin(command_id, config))
-        return {"state": "trial", "minutes": self._config.commands.rollback_minutes}
+        assert self._desired is not None
+        return self._desired.configure(command_id, config)
 
     def log_level(self, level: str, minutes: int | None) -> dict[str, Any]:
         """What is told in the journal, for a while."""
@@ -325,13 +323,12 @@ class Service:
     def _new_operator(self) -> Operator:
         assert self._journal is not None
         commands = self._config.commands
-        key = PublicKey.load(Path(commands.public_key_file)) if commands.public_key_file else None
         return Operator(
             self._journal,
             self._topics,
             self.device,
             commands.accept,
-            key,
+            self._public_key(),
             DaemonOperations(self),
             self._publish,
             self._recorder.keep,
@@ -340,7 +337,7 @@ class Service:
 
     def _open_link(self) -> None:
         assert self._outbox is not None
-        settings = LinkSettings.from_config(self._config, self.device)
+        settings = LinkSettings.from_config(self._config, self.device, warn=LOG.warning)
         link = Link(
             settings,
             self._outbox,
@@ -348,13 +345,15 @@ class Service:
             client_id=f"plugmeter-{self.device}",
             inbox=self._inbound,
             diary=lambda event, details: self._recorder.keep("link", {"event": event, "details": details}),
+            encode=envelope.batch,
+            decode_ack=acks.decode,
             birth=lambda: documents.status("online", self._stream, time.time_ns()),
-            will=documents.status("lost", self._stream, time.time_ns()),
+            will=lambda: documents.status("lost", self._stream, time.time_ns()),
         )
         self._link = link
         self._publish_meta()
-        if self._trial is not None:
-            self._publish_reported(self._trial.reported())
+        if self._desired is not None:
+            self._publish_reported(self._desired.report())
         link.start()
 
     def _open_metrics(self) -> None:
@@ -375,15 +374,13 @@ class Service:
                 self._operator.handle(inbound)
         elif found.kind == "desired":
             try:
-                self.conductor.call(lambda: self._desired(inbound.payload))
+                self.conductor.call(lambda: self._desire(inbound.payload))
             except PlugmeterError as error:
                 LOG.warning("a desired configuration was not looked at: %s", error)
 
-    def _desired(self, payload: bytes) -> None:
-        if self._trial is not None and not self._stopping:
-            config = self._trial.desired(payload)
-            if config is not None:
-                self._adopt(config)
+    def _desire(self, payload: bytes) -> None:
+        if self._desired is not None and not self._stopping:
+            self._desired.desire(payload)
 
     def _adopt(self, new: Config) -> None:
         """Put a checked configuration into effect. PlugmeterError: the old one is, still."""
@@ -393,13 +390,15 @@ class Service:
                 raise UsageError(f"daemon.{name} changes with a restart only: systemctl restart plugmeter")
         link = new.mqtt != old.mqtt
         if link and new.mqtt.host:
-            LinkSettings.from_config(new, self.device)  # raises for files that are not there
+            LinkSettings.from_config(
+                new, self.device, warn=LOG.warning
+            )  # raises for files that are not there
         if self._runs is not None and _measures_otherwise(old, new):
             self._runs.configure(new)
         self._config = new
         self.conductor.timing = _timing(new)
         if self._outbox is not None:
-            self._outbox.set_limits(_limits(new))
+            self._outbox.set_limits(limits_of(new.outbox))
         if new.daemon.log_level != old.daemon.log_level:
             journal.set_level(new.daemon.log_level)
         if new.daemon.metrics != old.daemon.metrics:
@@ -415,11 +414,31 @@ class Service:
         elif self._link is not None:
             self._publish_meta()
 
-    def _is_controller_reached(self) -> bool:
-        """Whether the controller has acknowledged something, or nothing is left for it to do so."""
-        if self._link is None or self._outbox is None:
-            return False
-        return self._link.status().state == "connected" and self._outbox.pending_now() == 0
+    def _look_for_the_controller(self, keeper: DesiredKeeper) -> None:
+        """Reached is it where it has acknowledged something on this connection: a broker proves nothing."""
+        if self._link is None:
+            return
+        status = self._link.status()
+        if status.state is not LinkState.CONNECTED:
+            return
+        if (status.last_ack_ns or 0) > status.since_ns:
+            keeper.reached(status.since_ns)
+
+    def _new_keeper(self) -> DesiredKeeper:
+        key = self._public_key()
+        return DesiredKeeper(
+            self._state / FILE_NAME,
+            self._base,
+            device=self.device,
+            verify=key.verify if key is not None else None,
+            apply=self._adopt,
+            publish=self._publish_reported,
+            record=self._recorder.keep,
+        )
+
+    def _public_key(self) -> PublicKey | None:
+        name = self._base.commands.public_key_file
+        return load_public_key(Path(name)) if name else None
 
     # -- documents ------------------------------------------------------------------------------
 
@@ -465,15 +484,6 @@ def _timing(config: Config) -> Timing:
     return Timing(lifecycle.start_s, lifecycle.drain_s, lifecycle.stop_cap_s)
 
 
-def _limits(config: Config) -> Limits:
-    outbox = config.outbox
-    return Limits(
-        max_bytes=outbox.max_bytes,
-        max_age_ns=int(outbox.max_age_days * 86_400e9),
-        commit_interval_s=outbox.commit_interval_ms / 1000,
-    )
-
-
 def _measures_otherwise(old: Config, new: Config) -> bool:
     """Whether a run would be another one."""
     sections = ("run", "witnesses", "netlink", "udev", "inotify", "gpio", "ports", "rig")
@@ -481,9 +491,3 @@ def _measures_otherwise(old: Config, new: Config) -> bool:
         (old.daemon.rig, old.daemon.run_minutes, old.daemon.records)
         != (new.daemon.rig, new.daemon.run_minutes, new.daemon.records)
     )
-
-
-def _device_name(host: str) -> str:
-    """A host name as a device's name: what topics do not bear becomes a dash."""
-    name = "".join(each if each.isalnum() and each.isascii() else "-" for each in host.lower())
-    return name.strip("-")[:63] or "plugmeter"

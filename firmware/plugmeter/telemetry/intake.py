@@ -116,6 +116,11 @@ class Intake:
         """Since when (time.monotonic_ns) something has been waiting. The lock must be held."""
         return self._first_ns if self.offered != self.done else None
 
+    @property
+    def crowded(self) -> bool:
+        """Whether it is half full, so that whoever can wait had better wait."""
+        return self._drafts * 2 >= self._most_drafts or self._bytes * 2 >= self._most_bytes
+
     def is_urgent(self) -> bool:
         """Whether it fills up too quickly to wait for the next commit's time. The lock must be held."""
         return self._is_urgent()

@@ -152,6 +152,11 @@ class Outbox:
         a number and a tombstone. Never raises for the disk's sake."""
         return self._intake.offer(draft, wait_s)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the intake is half full: whoever can leave his records where they are had better do so."""
+        return self._intake.crowded
+
     def next_batch(self, after: int, most_records: int, most_bytes: int) -> Batch:
         """What is committed with numbers above ``after``, ascending: at most so many records, so many
         tombstones, and so many bytes of data, but one at least if there is any.

@@ -18,6 +18,7 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
+
 from tests.telemetry.broker import eventually
 
 FIRMWARE = Path(__file__).resolve().parents[2]
@@ -92,7 +93,7 @@ class Daemon:
         )
         assert self.notifications.count(line) >= times, self.log()[-3000:]
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def stop(self, number: signal.Signals = signal.SIGTERM, limit_s: float = 60.0) -> int:
@@ -149,8 +150,8 @@ class Onlooker:
         self._client.loop_stop()
 
     def _heard(self, client: mqtt.Client, userdata: object, message: mqtt.MQTTMessage) -> None:
-        self.last[message.topic] = message.payload
-        self.all[message.topic].append(message.payload)
+        self.last[message.topic] = bytes(message.payload)
+        self.all[message.topic].append(bytes(message.payload))
         if message.topic == f"{self.base}/records":
             found = json.loads(message.payload)
             self.events.extend(found)

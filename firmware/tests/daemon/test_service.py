@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.telemetry.broker import Mosquitto, eventually
 
 from plugmeter.telemetry import schemas
 from tests.daemon.process import BASE, DEVICE, Daemon, Onlooker, configuration, environment
+from tests.telemetry.broker import Mosquitto, eventually
 
 
 @pytest.fixture
@@ -64,20 +64,20 @@ def test_all_that_is_published_is_what_the_schemas_say(tmp_path: Path, broker: M
         onlooker.await_state("log-level", "l1")
         eventually(lambda: "run-ended" in onlooker.kinds(), "a report", 90)
         eventually(lambda: "summary" in str(list(onlooker.last)), "a summary", 30)
-        daemon.signal(signal.SIGHUP)
+        daemon.send(signal.SIGHUP)
         daemon.await_notified("READY=1", times=2)
         assert daemon.stop() == 0
         for event in onlooker.events:
-            schemas.validate_record(event["type"].split(".")[1], event["data"])
+            assert schemas.record_fault(event["type"].split(".")[1], event["data"]) is None, event
         for topic in ("status", "meta", "summary", "reported"):
             for payload in onlooker.all[f"{BASE}/{topic}"]:
-                schemas.validate(topic, json.loads(payload))
+                assert schemas.fault_of(topic, json.loads(payload)) is None, payload
 
 
 def test_the_stages_are_told_to_systemd_in_order(tmp_path: Path, broker: Mosquitto) -> None:
     config = configuration(tmp_path, broker.port)
     with Daemon(tmp_path, config) as daemon:
-        daemon.signal(signal.SIGHUP)
+        daemon.send(signal.SIGHUP)
         daemon.await_notified("READY=1", times=2)
         assert daemon.stop() == 0
         words = [line for line in daemon.notifications if line in ("READY=1", "RELOADING=1", "STOPPING=1")]
@@ -115,7 +115,7 @@ def test_a_bad_file_keeps_the_old_configuration(tmp_path: Path) -> None:
     config = configuration(tmp_path, None)
     with Daemon(tmp_path, config) as daemon:
         config.write_text(config.read_text() + "[run]\ndebounce_ms = -4\n")
-        daemon.signal(signal.SIGHUP)
+        daemon.send(signal.SIGHUP)
         daemon.await_notified("READY=1", times=2)
         assert "run.debounce_ms = -4 is out of range" in daemon.log()
         eventually(
@@ -128,14 +128,14 @@ def test_a_good_file_takes_effect(tmp_path: Path, broker: Mosquitto) -> None:
     config = configuration(tmp_path, None)
     with Daemon(tmp_path, config) as daemon, Onlooker(broker.port) as onlooker:
         configuration(tmp_path, broker.port)
-        daemon.signal(signal.SIGHUP)
+        daemon.send(signal.SIGHUP)
         eventually(lambda: onlooker.document("status").get("state") == "online", "the link", 30)
         assert daemon.stop() == 0
 
 
 def test_sigquit_prints_the_stacks_and_ends(tmp_path: Path) -> None:
     with Daemon(tmp_path, configuration(tmp_path, None)) as daemon:
-        daemon.signal(signal.SIGQUIT)
+        daemon.send(signal.SIGQUIT)
         assert daemon.process.wait(20) == -signal.SIGQUIT
         assert "Thread 0x" in daemon.log() and "conductor.py" in daemon.log()
 
@@ -280,7 +280,7 @@ def test_a_thousand_terms_are_one(tmp_path: Path) -> None:
         for _ in range(1000):
             if daemon.process.poll() is not None:
                 break
-            daemon.signal(signal.SIGTERM)
+            daemon.send(signal.SIGTERM)
         assert daemon.process.wait(30) == 0
 
 

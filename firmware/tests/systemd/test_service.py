@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.daemon.process import Onlooker
-from tests.telemetry.broker import Mosquitto
 
+from tests.daemon.process import Onlooker
 from tests.systemd.container import Container
+from tests.telemetry.broker import Mosquitto
 
 UNIT = "plugmeter.service"
 CONFIG = "etc/plugmeter/plugmeter.toml"
