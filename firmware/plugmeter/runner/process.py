@@ -37,9 +37,9 @@ def own_command(*arguments: str) -> tuple[str, ...]:
 class Process:
     """Runs ``command`` in a session of its own, so that a terminal's Ctrl-C is not for it.
 
-    ``descriptors`` are pairs (ours, the child's number), and all that it gets: whatever else is open here is
-    closed at its exec (PEP 446). ``blocked`` is its signal mask; the dispositions are the default ones.
-    Raises PlugmeterError where it cannot be started.
+    ``descriptors`` are pairs (ours, the child's number): it gets these, and of 0 to 2 those that are not
+    among them. ``blocked`` is its signal mask; the dispositions are the default ones. Raises PlugmeterError
+    where it cannot be started.
     """
 
     def __init__(
@@ -49,7 +49,11 @@ class Process:
         environment: Mapping[str, str] | None = None,
         blocked: Iterable[signal.Signals] = (),
     ) -> None:
-        actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in descriptors]
+        actions: list[tuple[int, int, int] | tuple[int, int]] = [
+            (os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in descriptors
+        ]
+        kept = {0, 1, 2, *(theirs for _, theirs in descriptors)}
+        actions += [(os.POSIX_SPAWN_CLOSE, number) for number in _inheritable() - kept]
         try:
             self.pid = os.posix_spawn(
                 command[0],
@@ -102,6 +106,16 @@ class Process:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+def _inheritable() -> set[int]:
+    """Our descriptors that an exec does not close: none of Python's (PEP 446), but what we were given."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  descriptors are no paths
+        with suppress(OSError):  # the listing's own is closed again
+            if os.get_inheritable(int(name)):
+                found.add(int(name))
+    return found
 
 
 _KILLED_S = 10.0
