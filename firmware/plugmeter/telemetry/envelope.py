@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
@@ -36,9 +36,9 @@ _UNREADABLE: Final = "unreadable"
 _SHOWN_BYTES: Final = 1_000
 _PROBLEMS_LIMIT: Final = 20
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_EARLIEST_US: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
-_LATEST_US: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_EPOCH: Final = datetime(1970, 1, 1)  # UTC, as all times here
+_EARLIEST_US: Final = (datetime.min - _EPOCH) // timedelta(microseconds=1)
+_LATEST_US: Final = (datetime.max - _EPOCH) // timedelta(microseconds=1)
 
 _STREAM: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _ID: Final = re.compile(rf"({_STREAM})/([1-9][0-9]{{0,18}})(?:-([1-9][0-9]{{0,18}}))?").fullmatch
@@ -57,8 +57,13 @@ def rfc3339(time_ns: int) -> str:
     A clock may be set to anything, and a record with an absurd time is still a record.
     """
     microseconds = min(max(time_ns // 1_000, _EARLIEST_US), _LATEST_US)
-    moment = _EPOCH + timedelta(microseconds=microseconds)
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    second, fraction = divmod(microseconds, 1_000_000)
+    return f"{_second(second)}.{fraction:06}Z"
+
+
+@lru_cache(maxsize=64)  # records come many a second
+def _second(second: int) -> str:
+    return (_EPOCH + timedelta(seconds=second)).isoformat()
 
 
 def event(stream: str, device: str, record: StoredRecord) -> bytes:

@@ -12,8 +12,6 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final, TypeAlias
 
-import fastjsonschema
-
 from plugmeter.telemetry import strictjson
 from plugmeter.telemetry.record import DATA_LIMIT_BYTES, RANKS
 
@@ -49,6 +47,8 @@ def schema(name: str) -> Mapping[str, Any]:
 @cache
 def validator(name: str) -> Validator:
     """The compiled check of one schema; compiled when it is first asked for. KeyError as in ``schema``."""
+    import fastjsonschema  # brings urllib and ssl along: a device that only sends does not need it
+
     check: Callable[[object], object] = fastjsonschema.compile(dict(schema(name)), use_default=False)
 
     def fault_of_value(value: object) -> str | None:

@@ -37,7 +37,7 @@ def decode(payload: bytes, *, limit_bytes: int, depth: int = DEPTH_LIMIT) -> Any
     if payload.count(b"[") + payload.count(b"{") > depth and _too_deep(value, depth):
         raise ValueError(f"it is nested too deeply: more than {depth} levels")
     # What encodes to the same bytes had no key twice; what was written otherwise must be read again.
-    if b"{" in payload and _ENCODE(value) != payload:
+    if _ENCODE(value) != payload:
         _refuse_twins(payload)
     return value
 
