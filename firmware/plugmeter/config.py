@@ -123,8 +123,8 @@ def _with_ports(
 def from_table(table: Mapping[str, Any], source: str, problems: Problems | None = None) -> Config:
     """The configuration in a table as TOML gives it, held to the same limits as a file.
 
-    ``describe`` gives such a table: ``from_table(describe(config), "")`` is ``config`` again. ``problems`` are
-    told beside those of the table. Raises nothing but ``ConfigError``.
+    ``describe`` gives such a table: ``from_table(describe(config), "")`` is ``config`` again. ``problems``
+    are told beside those of the table. Raises nothing but ``ConfigError``.
     """
     problems = problems or Problems()
     sections: dict[str, Any] = {}

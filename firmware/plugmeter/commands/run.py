@@ -17,9 +17,9 @@ examples:
   plugmeter run --config bench.toml --check
       say whether it could start with this file, and start nothing
 
-signals: TERM and INT end it in order: what is measured is stored, and published while there is time (a second
-one, after a second, ends it at once). HUP reads the configuration again. QUIT prints where all threads are, and
-ends it.
+signals: TERM and INT end it in order: what is measured is stored, and published while there is time (a
+second one, after a second, ends it at once). HUP reads the configuration again. QUIT prints where all
+threads are, and ends it.
 
 exit status: 0 it ended in order, 1 it could not start or go on, 2 bad usage or configuration.
 """
