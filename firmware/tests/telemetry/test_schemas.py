@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plugmeter import config
 from plugmeter.measure.stages import Stage
 from plugmeter.recording import TYPES, encode
 from plugmeter.records import Edge, RunEnd, Uevent
@@ -77,9 +78,19 @@ def test_everything_is_bounded(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_further_keys_pass(name: str) -> None:
+def test_further_keys_pass_but_not_to_the_device(name: str) -> None:
     for example in schemas.schema(name)["examples"]:
-        assert schemas.fault_of(name, {**example, "a_newer_key": [1]}) is None
+        fault = schemas.fault_of(name, {**example, "a_newer_key": [1]})
+        assert (fault is not None) == (name in ("command", "desired"))
+
+
+@pytest.mark.parametrize("ports", ["", '[ports."1-1.1"]\nsense_gpio = 17\nswitch_gpio = 4\n'])
+def test_any_configuration_can_be_reported(ports: str) -> None:
+    described = config.describe(config.parse(ports, "test"))
+    message = {"id": None, "state": "in_effect", "reason": None, "config": described}
+    assert schemas.decode("reported", json.dumps(message).encode())["config"] == json.loads(
+        json.dumps(described)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -151,6 +162,7 @@ def test_decode_says_what_is_wrong() -> None:
         {"state": "accepted"},
         {"op": "Start Run"},
         {"id": "a.b"},
+        {"unknown": 1},
         {"op": "x" * 33},
         {"id": "../../etc"},
         {"id": ""},
