@@ -20,6 +20,7 @@ from plugmeter import __version__
 from plugmeter.errors import UsageError
 from plugmeter.plan import RIGS as RIGS
 from plugmeter.plan import Plan as Plan
+from plugmeter.plan import switch_lines
 from plugmeter.recording import Input
 from plugmeter.records import Presence, Record, RunStart
 from plugmeter.rigs import namespace
@@ -232,7 +233,7 @@ def _setup_injected(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
     if asked.real_lines:
         ports = tuple(port.name for port in config.ports)
         sense = {port.name: port.sense_gpio for port in config.ports}
-        switch = _switch_lines(config)
+        switch = switch_lines(config)
     else:
         ports = tuple(f"1-{number}" for number in range(1, config.rig.ports + 1))
     sequence = _sequence(config, ports, SIMULATED_GAP_MS)
@@ -277,7 +278,7 @@ def _setup_gadget(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
 
 
 def _setup_relay(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
-    switch = _switch_lines(config)
+    switch = switch_lines(config)
     sequence = _sequence(config, tuple(switch), ENUMERATED_GAP_MS)
     factory = _factory(config, stack)
     truth = _open_truth(config, {p.name: p.sense_gpio for p in config.ports}, factory, stack)
@@ -311,18 +312,6 @@ _SETUPS: Mapping[str, Callable[[Config, Plan, ExitStack], _Setup]] = {
 
 def _directories(config: Config) -> list[Path]:
     return [Path(directory) for directory in config.inotify.directories]
-
-
-def _switch_lines(config: Config) -> dict[str, int | str]:
-    lines: dict[str, int | str] = {
-        port.name: port.switch_gpio for port in config.ports if port.switch_gpio is not None
-    }
-    if not lines or len(lines) < len(config.ports):
-        raise UsageError(
-            "every port needs a line that switches its VBUS: "
-            'add [ports."1-1"] with sense_gpio and switch_gpio to the config, and give it with --config'
-        )
-    return lines
 
 
 def _factory(config: Config, stack: ExitStack) -> Factory:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from plugmeter.errors import UsageError
+from plugmeter.sections import Config
+
 RIGS = ("injected", "gadget", "relay", "passive")
 
 
@@ -23,3 +26,16 @@ class Plan:
     """The rig fails on purpose: how the self-test and the tests see a rig die."""
     udevd_drops_every: int = 0
     """The injected rig's udevd loses every n-th event: how the tests see the stage udevd."""
+
+
+def switch_lines(config: Config) -> dict[str, int | str]:
+    """The lines that switch VBUS, by port. Raises UsageError where a port has none: no rig could plug it."""
+    lines: dict[str, int | str] = {
+        port.name: port.switch_gpio for port in config.ports if port.switch_gpio is not None
+    }
+    if not lines or len(lines) < len(config.ports):
+        raise UsageError(
+            "every port needs a line that switches its VBUS: "
+            'add [ports."1-1"] with sense_gpio and switch_gpio to the config, and give it with --config'
+        )
+    return lines

@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     from plugmeter.daemon.service import Service
     from plugmeter.lifecycle import journal
+    from plugmeter.lifecycle.conductor import leave
 
     journal.install(settings.daemon.log_level)
-    return Service(Path(args.config) if args.config else None, settings).run()
+    leave(Service(Path(args.config) if args.config else None, settings).run())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from plugmeter.errors import PlugmeterError, UsageError
+from plugmeter.plan import switch_lines
 from plugmeter.runner.plans import plan_of
 from plugmeter.sections import Config
 from plugmeter.telemetry.commands.signing import load_public_key
@@ -29,6 +30,9 @@ def _checks(config: Config, warn: Callable[[str], None]) -> Iterator[Callable[[]
         yield lambda: load_public_key(Path(config.commands.public_key_file))
     if config.daemon.rig != "none":
         yield lambda: plan_of(config, {})
+    if config.daemon.rig == "relay":
+        yield lambda: switch_lines(config)
+    yield lambda: _metrics(config.daemon.metrics)
     yield lambda: _state_directory(Path(config.daemon.state_directory))
 
 
@@ -38,6 +42,13 @@ def _problems(check: Callable[[], object]) -> list[str]:
     except PlugmeterError as error:
         return str(error).splitlines()
     return []
+
+
+def _metrics(text: str) -> None:
+    if text.startswith("unix:") and not Path(text.removeprefix("unix:")).parent.is_dir():
+        raise UsageError(
+            f"daemon.metrics = {text}: there is no such folder; make it (systemd does), or name another socket"
+        )
 
 
 def _state_directory(path: Path) -> None:

@@ -115,7 +115,11 @@ class Service:
 
     def ready(self) -> bool:
         """Whether the witnesses are bound and the first coldplug scan is in."""
-        return self._runs is not None and self._runs.is_up
+        try:
+            return self._runs is not None and self._runs.is_up
+        except PlugmeterError as error:
+            self.conductor.post(Event.FATAL, f"the run cannot begin: {error}")
+            return False
 
     def reload(self) -> None:
         """The file anew: all of it good, or none of it in effect."""
@@ -413,6 +417,7 @@ class Service:
                 self._open_link()
         elif self._link is not None:
             self._publish_meta()
+            self._link.kick("another configuration: the controller is to be reached with it")
 
     def _look_for_the_controller(self, keeper: DesiredKeeper) -> None:
         """Reached is it where it has acknowledged something on this connection: a broker proves nothing."""

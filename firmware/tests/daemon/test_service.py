@@ -159,7 +159,8 @@ def test_a_second_daemon_is_refused_by_name(tmp_path: Path) -> None:
         ("[mqtt]\nhost = 'x'\ntls = true\nca_file = '/nowhere/ca.pem'\n", "/nowhere/ca.pem"),
         ("[commands]\npublic_key_file = '/nowhere/key.pem'\n", "/nowhere/key.pem"),
         ("[daemon]\nrig = 'relay'\n", "switch"),
-        ("[daemon]\nrig = 'none'\nstate_directory = '/proc/nowhere'\n", "/proc"),
+        ("[daemon]\nrig = 'none'\nstate_directory = '/etc/hostname/state'\n", "/etc/hostname is no folder"),
+        ("[daemon]\nrig = 'none'\nmetrics = 'unix:/nowhere/metrics.sock'\n", "/nowhere/metrics.sock"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_starts(tmp_path: Path, text: str, said: str) -> None:
@@ -264,7 +265,7 @@ def test_metrics_and_probes_follow_the_life(tmp_path: Path, broker: Mosquitto) -
             capture_output=True, text=True, env=environment(), check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["device"] == DEVICE
+        assert json.loads(done.stdout)["status"]["device"] == DEVICE
         assert daemon.stop() == 0
         assert not (tmp_path / "metrics.sock").exists()
         done = subprocess.run(
