@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:  # noqa: RET503  it never comes back from ``leave``
     """Until it is told to stop."""
     from plugmeter.lifecycle import signals, stacks
 
