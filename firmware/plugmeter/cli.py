@@ -28,7 +28,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Serve", ("run", "status", "sign")),
     ("Read", ("replay", "compare")),
     ("Prepare", ("check", "advise")),
-    ("Plugmeter itself", ("bench", "runner")),
+    ("Plugmeter itself", ("bench",)),
 )
 """The commands as the help lists them. Each is a module of ``plugmeter.commands`` of that name."""
 

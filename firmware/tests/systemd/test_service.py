@@ -17,8 +17,14 @@ CONFIG = "etc/plugmeter/plugmeter.toml"
 
 
 def configuration(port: int, more: str = "") -> str:
-    """A device without wires, which reports to a broker of this test."""
-    return f'[daemon]\ndevice = "box"\nrig = "passive"\n[mqtt]\nhost = "127.0.0.1"\nport = {port}\n{more}'
+    """A device without wires, which reports to a broker of this test.
+
+    No udev: its udevd runs only where /sys can be written to (ConditionPathIsReadWrite), in no container.
+    """
+    return (
+        '[daemon]\ndevice = "box"\nrig = "passive"\n[witnesses]\nudev = false\n'
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\n{more}'
+    )
 
 
 @pytest.fixture
