@@ -227,6 +227,8 @@ class Conversation:
             self._memory.keepalive.answered()
         self._pinged = False
         self._received_s = self._tally.last_received_s = now_s
+        if self.connected_s is None:
+            return  # only CONNACK answers CONNECT: who says anything else has no more time for it
         waits = self._pending or self._subscribing is not None
         self._asked_s = now_s if waits else None
 
@@ -266,6 +268,7 @@ class Conversation:
 
     def _connected(self, event: Connected, now_s: float) -> None:
         self.connected_s = now_s
+        self._asked_s = None
         self.receive_maximum = event.receive_maximum
         self._slots = max(1, min(WINDOW_LIMIT, event.receive_maximum))
         self._most_bytes = event.most_bytes

@@ -198,8 +198,8 @@ class Link:
     def say_goodbye(self, payload: bytes, timeout_s: float) -> bool:
         """Publish the status "stopped" and disconnect in order, so that the last will is not published.
 
-        Whether the broker has taken it. Afterwards the link is off and stays so. False at once if there is no
-        connection.
+        Whether the broker has taken it; waits no longer than ``timeout_s`` for that and for the broker to close
+        the connection. Afterwards the link is off and stays so. False at once if there is no connection.
         """
         goodbye = _Goodbye(Document(self._topics.status, payload), threading.Event())
         with self._lock:
@@ -207,11 +207,9 @@ class Link:
                 return False
             self._goodbye = goodbye
         self._wake()
-        goodbye.done.wait(timeout_s)
-        self._finished = True
-        self._wake()
-        # The thread still says DISCONNECT; that takes no answer, so it is quick, or given up.
-        goodbye.done.wait(_CLOSING_S)
+        if not goodbye.done.wait(timeout_s):
+            self._finished = True  # the thread still says DISCONNECT, for which it waits for nobody
+            self._wake()
         return goodbye.delivered
 
     def kick(self, reason: str) -> None:
@@ -326,7 +324,8 @@ class Link:
                 ) < 0x80 and conversation.goodbye_answer is not None
                 self._finished = True
                 conversation.session.disconnect()
-                self._closing_s = now_s + _CLOSING_S
+                # Who has not answered in all this time will not close either.
+                self._closing_s = now_s + (_CLOSING_S if answer is not None else 0.0)
 
     def _converse(self, conversation: Conversation, now_s: float, readable: bool, writable: bool) -> None:
         was_connected = conversation.connected_s is not None
@@ -500,6 +499,7 @@ class Link:
         if self._state is not LinkState.OFF:
             self._enter(LinkState.OFF, now_s)
         if self._goodbye is not None:
+            self._snapshot = self._status(now_s)
             self._goodbye.done.set()
 
     def _end(self) -> None:

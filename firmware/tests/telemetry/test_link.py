@@ -511,7 +511,9 @@ def _refusal(bench: Bench, words: str) -> None:
     eventually(lambda: bench.state is LinkState.BROKEN, f"the breaker is open: {bench.diary.entries}")
     status = bench.link.status()
     assert words in (status.last_failure or "")
-    assert status.tls_failures == 1 and status.breaker == "open"
+    # In TLS 1.3 a client learns only after its handshake that the broker does not want it, and if the
+    # broker's alert is overtaken by its reset, only at the next attempt.
+    assert status.tls_failures >= 1 and status.breaker == "open"
     bench.link.stop()
 
 
@@ -564,8 +566,10 @@ def test_a_client_certificate_of_a_stranger(tmp_path: Path, authority: Authority
 
 
 def test_tls_to_a_port_without_it(broker: Mosquitto, tmp_path: Path, authority: Authority) -> None:
-    bench = Bench(broker.port, tls=True, ca_file=authority.ca_file).start()
+    timing = Timing(connect_s=0.5, retry_s=0.05)
+    bench = Bench(broker.port, tls=True, ca_file=authority.ca_file, timing=timing).start()
     bench.failed("tls")
+    assert bench.link.status().breaker == "closed"  # it might have been the network
     bench.link.stop()
 
 
@@ -639,7 +643,7 @@ def test_lies_do_not_end_the_thread(words: bytes) -> None:
     bench = Bench(liar.port).start()
     eventually(
         lambda: sum(bench.link.status().failures.values()) >= 2,
-        f"given up and tried again: {bench.link.status()}",
+        "given up and tried again",
     )
     before = bench.link.progress.wakeups
     eventually(lambda: bench.link.progress.wakeups > before, "alive")
