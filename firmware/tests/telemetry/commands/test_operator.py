@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import resource
 import sqlite3
 import threading
 from pathlib import Path
@@ -392,3 +393,38 @@ def test_handle_may_be_called_from_many_threads(tmp_path: Path) -> None:
     assert sorted(call[1] for call in desk.operations.calls) == sorted(
         f"t{k}-{n}" for k in range(4) for n in range(5)
     )
+
+
+def test_while_the_journal_cannot_be_written_nothing_is_accepted(tmp_path: Path) -> None:
+    with Desk(tmp_path) as desk:
+        desk.say(sent("resync", "c1"))
+        desk.until_state("resync", "c1", "successful")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # as on a full disk
+        try:
+            desk.say(sent("resync", "c2"))
+            reason = desk.until_state("resync", "c2", "refused")["reason"]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert reason.startswith(f"journal: the journal of commands {desk.path} cannot be used: ")
+        desk.say(sent("resync", "c2"))
+        desk.until_state("resync", "c2", "successful")
+        assert [call[1] for call in desk.operations.calls] == ["c1", "c2"]
+
+
+def test_an_end_that_cannot_be_written_is_told_once_it_can(tmp_path: Path) -> None:
+    with Desk(tmp_path) as desk:
+        desk.operations.gate.clear()
+        desk.say(sent())
+        desk.until_state("selftest", "a1", "executing")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            desk.operations.gate.set()
+            until(lambda: desk.operator.trouble, "trouble")
+            assert desk.states("selftest", "a1") == ["accepted", "executing"]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        desk.until_state("selftest", "a1", "successful")
+        assert desk.operator.trouble is None
+        assert len(desk.operations.calls) == 1
