@@ -27,14 +27,12 @@ _AHEAD_MS: Final = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One record, with the number that its device gave it. ``data`` is JSON text of one object."""
+    """One record, with the number that its device gave it. ``data`` is text, JSON of one object as a rule."""
 
     seq: int
     kind: str
     time_ms: int
     data: str
-    sound: bool = True
-    """Whether ``data`` follows its kind's schema; what does not is stored, and nothing is derived from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +150,7 @@ class Arrivals:
             if event.tombstone:
                 stream.tombstones.append(_burial(event.first, event.last, time_ms, event.data))
             else:
-                stream.records.append(Arrival(event.first, event.kind, time_ms, text, event.fault is None))
+                stream.records.append(Arrival(event.first, event.kind, time_ms, text))
 
     def _document(self, device: DeviceArrivals, kind: str, payload: bytes, retained: bool) -> None:
         if not payload:

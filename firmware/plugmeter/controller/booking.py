@@ -144,7 +144,7 @@ class _Device:
                 )
             self._cover(stream, _RECORD, fresh_ranges, there)
             for each in fresh:
-                if each.kind != "raw" and each.sound:
+                if each.kind != "raw":
                     self._extracts.add(stream, each)
         conflicts = self._compare(stream, again) if again else 0
         self._booked.records += len(fresh)

@@ -1,7 +1,4 @@
-"""What the page shows, drawn from records as they are booked: sums by the hour, runs, listeners, an index.
-
-Only records whose content follows its schema come here, so their fields are what the schema says.
-"""
+"""What the page shows, drawn from records as they are booked: sums by the hour, runs, listeners, an index."""
 
 from __future__ import annotations
 
@@ -19,23 +16,66 @@ LOSS: Final = "loss"
 
 
 _MOST: Final = 2**40
+_MOST_LISTENERS: Final = 1_000
 
 
 class _Verdict(msgspec.Struct):
     port: str
     outcome: str
-    stage: str | None
+    stage: str | None = None
 
 
-_DECODE_VERDICT: Final = msgspec.json.Decoder(_Verdict).decode
-_DECODE: Final = msgspec.json.Decoder().decode
+class _Stream(msgspec.Struct):
+    previous: str | None
+    reason: str
+    set_aside: str | None
+
+
+class _RunStarted(msgspec.Struct):
+    run: str
+    rig: str
+    truth: str
+
+
+class _Certificate(msgspec.Struct):
+    valid: bool
+
+
+class _Report(msgspec.Struct):
+    expected: int
+    certificate: _Certificate
+    captured: int = 0
+    lost: dict[str, int] = {}
+    listeners: list[msgspec.Raw] = []
+    run: dict[str, Any] = {}
+
+
+class _RunEnded(msgspec.Struct):
+    run: str
+    report: _Report | None
+    interrupted: bool = False
+
+
+class _Listener(msgspec.Struct):
+    comm: str
+    groups: int
+    drops: int
+
+
+_READ: Final = {
+    "verdict": msgspec.json.Decoder(_Verdict).decode,
+    "stream": msgspec.json.Decoder(_Stream).decode,
+    "run-started": msgspec.json.Decoder(_RunStarted).decode,
+    "run-ended": msgspec.json.Decoder(_RunEnded).decode,
+}
+_READ_LISTENER: Final = msgspec.json.Decoder(_Listener).decode
 
 
 class Extracts:
     """Of one device, of one transaction."""
 
     def __init__(self) -> None:
-        self.beginnings: dict[int, tuple[str | None, str, str | None]] = {}
+        self.beginnings: dict[int, tuple[str | None, ...]] = {}
         """Streams that told how they began: (previous, reason, set_aside)."""
         self._hours: Counter[tuple[int, str, str, str]] = Counter()
         self._notable: list[tuple[str, int, int, int]] = []
@@ -44,46 +84,62 @@ class Extracts:
         self._listeners: dict[tuple[str, int], tuple[int, int]] = {}
 
     def add(self, stream: int, record: Arrival) -> None:
-        """Take a record that is new and follows its schema."""
-        kind = record.kind
-        if kind == "verdict":
-            verdict = _DECODE_VERDICT(record.data)
-            stage = verdict.stage or ""
-            hour = record.time_ms // HOUR_MS
-            self._hours[hour, printable(verdict.port, 64), verdict.outcome, stage] += 1
-            if verdict.outcome == "lost":
-                self._notable.append((LOSS, record.time_ms, stream, record.seq))
+        """Take a record that is new. One that is not what its kind should be is listed, and no more."""
+        read = _READ.get(record.kind)
+        said: object = None
+        if read is not None:
+            try:
+                said = read(record.data)
+            except (ValueError, RecursionError):  # its fault is among the device's problems already
+                said = None
+        if isinstance(said, _Verdict):
+            self._verdict(stream, record, said)
             return
-        self._notable.append((kind, record.time_ms, stream, record.seq))
-        if kind == "stream":
-            said = _DECODE(record.data)
-            self.beginnings[stream] = (said["previous"], said["reason"], said["set_aside"])
-        elif kind == "run-started":
-            said = _DECODE(record.data)
-            self._started.append((said["run"], record.time_ms, said["rig"], said["truth"]))
-        elif kind == "run-ended":
-            self._run_ended(stream, record, _DECODE(record.data))
+        self._notable.append((record.kind, record.time_ms, stream, record.seq))
+        if isinstance(said, _Stream):
+            texts = (said.previous, said.reason, said.set_aside)
+            self.beginnings[stream] = tuple(text and printable(text, 4_096) for text in texts)
+        elif isinstance(said, _RunStarted):
+            names = (printable(text, 64) for text in (said.run, said.rig, said.truth))
+            run, rig, truth = names
+            self._started.append((run, record.time_ms, rig, truth))
+        elif isinstance(said, _RunEnded):
+            self._run_ended(stream, record, said)
 
-    def _run_ended(self, stream: int, record: Arrival, said: dict[str, Any]) -> None:
-        report = said["report"]
+    def _verdict(self, stream: int, record: Arrival, said: _Verdict) -> None:
+        stage = printable(said.stage or "", 32)
+        hour = record.time_ms // HOUR_MS
+        self._hours[hour, printable(said.port, 64), printable(said.outcome, 16), stage] += 1
+        if said.outcome == "lost":
+            self._notable.append((LOSS, record.time_ms, stream, record.seq))
+
+    def _run_ended(self, stream: int, record: Arrival, said: _RunEnded) -> None:
+        run = printable(said.run, 64)
+        report = said.report
+        if report is None:  # it failed
+            self._ended.append((run, record.time_ms, 0, 0, 0, 0, 0, stream, record.seq))
+            return
         # Clamped, so that no sum of what hostile devices say can be more than a column holds.
-        expected = min(int(report["expected"]), _MOST)
-        lost = min(sum(int(count) for count in report.get("lost", {}).values()), _MOST)
-        decided = min(int(report.get("captured", 0)) + lost, _MOST)
-        valid = said["verdict"] == "VALID" and report["certificate"]["valid"] and lost <= decided <= expected
+        expected = min(max(report.expected, 0), _MOST)
+        lost = min(sum(max(count, 0) for count in report.lost.values()), _MOST)
+        decided = min(max(report.captured, 0) + lost, _MOST)
+        valid = report.certificate.valid and lost <= decided <= expected
+        interrupted = said.interrupted or report.run.get("interrupted") is True
         self._ended.append(
             (
-                said["run"], record.time_ms, int(valid), int(said["interrupted"]), expected, decided, lost,
+                run, record.time_ms, int(valid), int(interrupted), expected, decided, lost,
                 stream, record.seq,
             )
         )  # fmt: skip
-        listeners = report.get("listeners")
-        for each in listeners if isinstance(listeners, list) else ():
-            found = _listener(each)
-            if found is not None:
-                comm, groups, drops = found
-                before, _ = self._listeners.get((comm, groups), (0, 0))
-                self._listeners[comm, groups] = (before + drops, record.time_ms)
+        for each in report.listeners[:_MOST_LISTENERS]:
+            try:
+                listener = _READ_LISTENER(each)
+            except (ValueError, RecursionError):
+                continue  # a report may list anything; it is kept whole in the record
+            if 0 < listener.groups < 2**32 and 0 <= listener.drops <= _MOST:
+                who = (printable(listener.comm, 64), listener.groups)
+                before, _ = self._listeners.get(who, (0, 0))
+                self._listeners[who] = (before + listener.drops, record.time_ms)
 
     def write(self, session: Session, device: int) -> None:
         """Into the tables, in the transaction that the records are booked in."""
@@ -116,15 +172,3 @@ _END_RUN: Final = upsert(
     ("ended_ms", "valid", "interrupted", "expected", "decided", "lost", "stream", "seq"),
 )
 _ADD_LISTENER: Final = upsert("listener", ("device", "comm", "groups"), ("last_ms",), ("runs", "drops"))
-
-
-def _listener(said: object) -> tuple[str, int, int] | None:
-    """Program, groups and drops of a listener in a report; the report's lists are not in our schema."""
-    if not isinstance(said, dict):
-        return None
-    comm, groups, drops = said.get("comm"), said.get("groups"), said.get("drops")
-    if not (isinstance(comm, str) and isinstance(groups, int) and isinstance(drops, int)):
-        return None
-    if not (0 < groups < 2**32 and 0 <= drops <= _MOST):
-        return None
-    return printable(comm, 64), groups, drops

@@ -17,21 +17,22 @@ from plugmeter.telemetry import acks, envelope
 from plugmeter.telemetry.record import StoredRecord, Tombstone
 from plugmeter.telemetry.topics import Topics
 
-RUN = "2026-11-21T10:00:00Z-1"
+RUN = "0b6f3b1e-52b4-4f7b-8f62-7f0f6f0d9a31"
 
 
 def verdict(number: int, *, lost: bool = False, port: str | None = None) -> dict[str, object]:
     """A verdict's data, some 250 bytes as JSON."""
+    seen = None if lost else 141_000.5 + number % 100
     return {
         "run": RUN,
+        "t_ns": 81_301_000_000 + number,
         "port": port or f"1-{number % 8 + 1}",
-        "plugged": number % 2 == 0,
+        "ordinal": number,
+        "action": "plug" if number % 2 else "pull",
         "outcome": "lost" if lost else "matched",
         "stage": "socket_queue" if lost else None,
-        "t_start_ns": 81_301_000_000 + number,
-        "netlink_ns": None if lost else 81_442_000_000 + number,
-        "udev_ns": None if lost else 81_446_000_000 + number,
-        "node_ns": None if lost else 81_443_000_000 + number,
+        "enumerated": not lost,
+        "latency_us": {"netlink": seen, "udev": seen, "node": seen},
     }
 
 
