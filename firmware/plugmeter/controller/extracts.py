@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -62,6 +62,9 @@ class _Listener(msgspec.Struct):
     drops: int
 
 
+_Ended: TypeAlias = tuple[str, int, int, int, int, int, int, int, int]
+"""A row of ``run``: id, ended_ms, valid, interrupted, expected, decided, lost, stream, seq."""
+
 _READ: Final = {
     "verdict": msgspec.json.Decoder(_Verdict).decode,
     "stream": msgspec.json.Decoder(_Stream).decode,
@@ -80,7 +83,7 @@ class Extracts:
         self._hours: Counter[tuple[int, str, str, str]] = Counter()
         self._notable: list[tuple[str, int, int, int]] = []
         self._started: list[tuple[str, int, str, str]] = []
-        self._ended: list[tuple[object, ...]] = []
+        self._ended: list[_Ended] = []
         self._listeners: dict[tuple[str, int], tuple[int, int]] = {}
 
     def add(self, stream: int, record: Arrival) -> None:
@@ -143,6 +146,8 @@ class Extracts:
 
     def write(self, session: Session, device: int) -> None:
         """Into the tables, in the transaction that the records are booked in."""
+        if self._hours or self._ended:
+            self._write_totals(session, device)
         rows: list[tuple[str, list[tuple[object, ...]]]] = [
             (_ADD_HOUR, [(device, *key, n) for key, n in sorted(self._hours.items())]),
             (_ADD_NOTABLE, [(device, *row) for row in self._notable]),
@@ -159,6 +164,27 @@ class Extracts:
         for statement, found in rows:
             if found:
                 session.many(statement, found)
+
+    def _write_totals(self, session: Session, device: int) -> None:
+        valid = [row for row in self._ended if row[2]]
+        session.run(
+            "UPDATE device SET verdicts = verdicts + ?, losses = losses + ?, runs = runs + ?,"
+            " runs_valid = runs_valid + ?, decided_valid = decided_valid + ?, lost_valid = lost_valid + ?"
+            " WHERE id = ?",
+            (
+                self._hours.total(),
+                sum(n for (_, _, outcome, _), n in self._hours.items() if outcome == "lost"),
+                len(self._ended), len(valid), sum(row[5] for row in valid), sum(row[6] for row in valid),
+                device,
+            ),
+        )  # fmt: skip
+        if self._ended:
+            last = max(self._ended, key=lambda row: row[1])
+            session.run(
+                "UPDATE device SET last_run = ?, last_run_ms = ?"
+                " WHERE id = ? AND coalesce(last_run_ms, 0) <= ?",
+                (last[0], last[1], device, last[1]),
+            )
 
 
 _ADD_HOUR: Final = upsert("hour", ("device", "hour", "port", "outcome", "stage"), (), ("n",))

@@ -32,7 +32,15 @@ CREATE TABLE device (
   refused BIGINT NOT NULL DEFAULT 0,
   problems BIGINT NOT NULL DEFAULT 0,
   problem TEXT NOT NULL DEFAULT '',
-  problem_ms BIGINT
+  problem_ms BIGINT,
+  verdicts BIGINT NOT NULL DEFAULT 0,
+  losses BIGINT NOT NULL DEFAULT 0,
+  runs BIGINT NOT NULL DEFAULT 0,
+  runs_valid BIGINT NOT NULL DEFAULT 0,
+  decided_valid BIGINT NOT NULL DEFAULT 0,
+  lost_valid BIGINT NOT NULL DEFAULT 0,
+  last_run TEXT,
+  last_run_ms BIGINT
 );
 CREATE TABLE stream (
   id {identity},
@@ -130,6 +138,7 @@ CREATE TABLE hour (
   n BIGINT NOT NULL,
   PRIMARY KEY (device, hour, port, outcome, stage)
 ){clustered};
+CREATE INDEX hour_by_time ON hour (hour, device, outcome, n);
 CREATE TABLE run (
   device BIGINT NOT NULL,
   id TEXT NOT NULL,
@@ -146,6 +155,7 @@ CREATE TABLE run (
   seq BIGINT,
   PRIMARY KEY (device, id)
 ){clustered};
+CREATE INDEX run_by_start ON run (device, started_ms);
 CREATE TABLE listener (
   device BIGINT NOT NULL,
   comm TEXT NOT NULL,
