@@ -1,0 +1,121 @@
+"""A device that does nothing but report: the real outbox and the real link, fed with numbered records.
+
+    python -m tests.torture.device STATE_DIRECTORY BROKER_PORT LIFE RECORDS_PER_S
+
+Each record says which life of the process made it (``life``) and which one of that life it is (``n``, from
+1). Standard output gets a JSON object a line: what is committed so far, ten times a second; so whoever reads
+it knows what must not be lost, whatever happens to this process. A line on standard input ends the production
+("quiet"), or the process ("stop"), in order.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+from plugmeter.telemetry.link import Link, LinkSettings
+from plugmeter.telemetry.outbox import Limits, Outbox
+from plugmeter.telemetry.record import Draft
+from plugmeter.telemetry.topics import Topics
+
+DEVICE = "torture"
+PAD = "x" * 180
+"""Makes a record of about 300 bytes."""
+SLICE_S = 0.02
+
+
+class Producer:
+    """Offers records at a steady rate, and counts those that were taken."""
+
+    def __init__(self, outbox: Outbox, life: int, per_s: int) -> None:
+        self._outbox = outbox
+        self._life = life
+        self._per_s = per_s
+        self.n = 0
+        self.quiet = threading.Event()
+
+    def run(self) -> None:
+        began = time.monotonic()
+        while not self.quiet.wait(SLICE_S):
+            due = int((time.monotonic() - began) * self._per_s)
+            while self.n < due and not self.quiet.is_set():
+                data = {"event": "torture", "details": {"life": self._life, "n": self.n + 1, "pad": PAD}}
+                draft = Draft("link", json.dumps(data).encode(), time.time_ns())
+                if not self._outbox.offer(draft, wait_s=0.1):
+                    break  # it counted that; the next one has the same n, so that n stays without a hole
+                self.n += 1
+
+
+def main(arguments: list[str]) -> None:
+    """Run until told to stop."""
+    state, port, life, per_s = Path(arguments[0]), int(arguments[1]), int(arguments[2]), int(arguments[3])
+    outbox = Outbox(state / "outbox.sqlite", Limits(64 << 20, 0, 0.05), _say)
+    opened = outbox.account()
+    print(json.dumps({"opened": opened.produced, "adds_up": opened.adds_up}), flush=True)
+    outbox.start()
+    link = Link(
+        LinkSettings(
+            host="127.0.0.1", port=port, tls=False, ca_file="", certificate_file="", key_file="", username="",
+            password_file="", keepalive_s=4, window=20, ack_timeout_s=0.5, device=DEVICE, discovery_prefix="",
+        ),
+        outbox, Topics(DEVICE), client_id=DEVICE, inbox=lambda inbound: None, diary=lambda event, details: None,
+    )  # fmt: skip
+    link.start()
+    producer = Producer(outbox, life, per_s)
+    thread = threading.Thread(target=producer.run)
+    thread.start()
+    orders = _orders()
+    while "stop" not in orders:
+        # The order matters: all that was taken before the flush is committed after it.
+        taken = producer.n
+        committed = taken if outbox.flush(1.0) else None
+        _print(outbox, committed)
+        if "quiet" in orders:
+            producer.quiet.set()
+        time.sleep(0.1)
+    producer.quiet.set()
+    thread.join()
+    link.stop()
+    outbox.close()
+    _print(outbox, producer.n)
+
+
+def _orders() -> set[str]:
+    heard: set[str] = set()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            heard.add(line.strip())
+        heard.add("stop")  # whoever reads us is gone
+
+    threading.Thread(target=listen, daemon=True).start()
+    return heard
+
+
+def _print(outbox: Outbox, committed: int | None) -> None:
+    account = outbox.account()
+    print(
+        json.dumps(
+            {
+                "committed": committed,
+                "produced": account.produced,
+                "pending": account.pending,
+                "tombstoned": account.tombstoned,
+                "unannounced": account.unannounced,
+                "adds_up": account.adds_up,
+                "trouble": outbox.trouble,
+            }
+        ),
+        flush=True,
+    )
+
+
+def _say(note: str) -> None:
+    print(note, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
