@@ -16,8 +16,10 @@ import threading
 import time
 from pathlib import Path
 
-from plugmeter.telemetry.link import Link, LinkSettings
-from plugmeter.telemetry.outbox import Limits, Outbox
+from plugmeter.telemetry import acks, envelope
+from plugmeter.telemetry.limits import Limits
+from plugmeter.telemetry.link import Link, LinkSettings, Timing
+from plugmeter.telemetry.outbox import Outbox
 from plugmeter.telemetry.record import Draft
 from plugmeter.telemetry.topics import Topics
 
@@ -58,10 +60,13 @@ def main(arguments: list[str]) -> None:
     outbox.start()
     link = Link(
         LinkSettings(
-            host="127.0.0.1", port=port, tls=False, ca_file="", certificate_file="", key_file="", username="",
-            password_file="", keepalive_s=4, window=20, ack_timeout_s=0.5, device=DEVICE, discovery_prefix="",
+            host="127.0.0.1", port=port, keepalive_s=4, window=20, ack_timeout_s=0.5, device=DEVICE
         ),
-        outbox, Topics(DEVICE), client_id=DEVICE, inbox=lambda inbound: None, diary=lambda event, details: None,
+        outbox, Topics(DEVICE), client_id=DEVICE, inbox=lambda inbound: None,
+        diary=lambda event, details: None, encode=envelope.batch, decode_ack=acks.decode,
+        birth=lambda: b'{"state":"online"}', will=lambda: b'{"state":"lost"}',
+        # Everything as quick as can be: hundreds of failures, not one a minute.
+        timing=Timing(answer_s=1.0, retry_s=0.05, longest_retry_s=0.2, breaker_s=0.5, longest_breaker_s=1.0),
     )  # fmt: skip
     link.start()
     producer = Producer(outbox, life, per_s)

@@ -4,7 +4,7 @@ What must hold afterwards, whatever happened (``Rig.prove``):
 
 - **nothing lost**: of each life of the device, records 1 to C are at the controller, where C is the last one
   that the device had committed as far as it came to tell us. What a kill takes is the tail behind C.
-- **no hole, nothing twice**: the numbers at the controller are 1 to M without a hole, each once, for each life.
+- **no hole, nothing twice**: of each life the controller has the numbers 1 to M without a hole, each once.
 - **the books add up**: produced = acknowledged + tombstoned + pending at the device each time it opens its
   outbox, and the controller's audit finds each sequence number stored, tombstoned or pending.
 """
@@ -29,6 +29,7 @@ from tests.telemetry.broker import Mosquitto, eventually
 from tests.telemetry.chaos import Chaos
 
 FIRMWARE = Path(__file__).resolve().parents[2]
+PLUGMETER = (sys.executable, "-m", "plugmeter")
 SETTLE_S = 120.0
 """So long may the last records take to arrive once everything works again. No figure, only an end."""
 
@@ -101,8 +102,8 @@ class Rig:
         with open(self.folder / "controller.log", "ab") as log:
             self._controller = subprocess.Popen(
                 [
-                    sys.executable, "-m", "plugmeter", "controller", "serve",
-                    "--broker", f"127.0.0.1:{self.broker.port}", "--database", str(self.database), "--no-page",
+                    *PLUGMETER, "controller", "serve", "--broker", f"mqtt://127.0.0.1:{self.broker.port}",
+                    "--database", str(self.database), "--no-page",
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environ(),
             )  # fmt: skip
@@ -153,12 +154,17 @@ class Rig:
         )  # fmt: skip
         assert life.process.poll() is None, f"the device ended by itself: {self.log()}"
 
+    def await_committed_or_end(self) -> None:
+        """As ``await_committed``, for a device that may be unable to start."""
+        life = self.life
+        eventually(lambda: life.committed > 0 or life.process.poll() is not None, "it commits, or ends", 120)
+
     def settle(self) -> None:
         """End the production, wait until all has arrived, stop the device in order."""
         life = self.life
         life.tell("quiet")
         eventually(
-            lambda: life.last.get("pending") == 0 and life.last.get("unannounced") == 0
+            lambda: (life.last.get("pending") == 0 and life.last.get("unannounced") == 0)
             or life.process.poll() is not None,
             "everything is acknowledged", SETTLE_S,
         )  # fmt: skip
@@ -192,7 +198,7 @@ class Rig:
             proof.books_wrong += life.books_wrong
         proof.tombstoned = int(self.life.last.get("tombstoned", 0))
         audit = subprocess.run(
-            [sys.executable, "-m", "plugmeter", "controller", "audit", "--database", str(self.database), "--json"],
+            [*PLUGMETER, "controller", "audit", "--database", str(self.database), "--json"],
             capture_output=True, text=True, env=_environ(), check=False,
         )  # fmt: skip
         proof.audit_status = audit.returncode
@@ -231,7 +237,7 @@ class Proof:
 
 
 @contextlib.contextmanager
-def rig(folder: Path, **settings: Any) -> Iterator[Rig]:  # noqa: ANN401  passed on
+def rig(folder: Path, **settings: Any) -> Iterator[Rig]:
     """A rig in a folder of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     with Rig(folder, **settings) as made:
