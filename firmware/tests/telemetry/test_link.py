@@ -268,6 +268,16 @@ def test_documents(bench: Bench, broker: Mosquitto, controller: TrivialControlle
     assert not bench.link.set_document(topic, bytes(300_000))
 
 
+def test_a_birth_that_was_refused_is_said_again(broker: Mosquitto, controller: TrivialController) -> None:
+    with Chaos(broker.port) as chaos:
+        chaos.rewrite_puback(0x97, count=2, topic="/status")
+        bench = Bench(chaos.port).start()
+        eventually(lambda: len(controller.statuses()) >= 3, "said three times")
+        assert bench.link.status().connects == 1
+        assert bench.diary.events().count("document-refused") == 1
+        bench.link.stop()
+
+
 def test_goodbye(bench: Bench, controller: TrivialController) -> None:
     bench.outbox.produce(10)
     bench.delivered()
