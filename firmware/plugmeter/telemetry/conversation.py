@@ -150,6 +150,7 @@ class Conversation:
         self._pinged = False
         self._pause_s = self._documents_pause_s = 0.0
         self._unheard = False
+        self._birth_refused = False
 
     # --- one turn ------------------------------------------------------------------------------------
 
@@ -311,7 +312,10 @@ class Conversation:
             self.goodbye_answer = event.code
         elif event.code >= 0x80:
             self._tally.counters["documents_refused"] += 1
-            self._memory.documents.failed(sent.message)
+            if sent.message is self._birth:
+                self._birth_refused = True
+            else:
+                self._memory.documents.failed(sent.message)
             self._documents_pause_s = now_s + self._memory.document_backoff.after_failure()
             topic = sent.message.topic
             words = {"topic": topic, "reason": reason_words(event.code)}
@@ -426,6 +430,9 @@ class Conversation:
 
     def _pump_document(self, now_s: float) -> bool:
         documents = self._memory.documents
+        if self._birth_refused and self._birth is not None and now_s >= self._documents_pause_s:
+            self._birth_refused = not self._publish(self._birth, now_s)
+            return not self._birth_refused
         if not documents.waiting or now_s < self._documents_pause_s:
             return False
         document = documents.take(self._most_bytes - _OVERHEAD_BYTES - 256)
