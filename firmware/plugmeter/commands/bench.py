@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from plugmeter.commands.benches import handoff, idle, listeners, receive, report, throughput
+from plugmeter.commands.benches import handoff, idle, listeners, outbox, receive, report, throughput
 
 NAME = "bench"
-HELP = "measure Plugmeter itself: against other listeners, hand-off, receiving, throughput, idle cost, report"
+HELP = (
+    "measure Plugmeter itself: against other listeners, hand-off, receiving, throughput, idle, report, outbox"
+)
 EPILOG = """\
 examples:
   plugmeter bench throughput            uevents a second against pyudev, and bursts that must add up
@@ -25,7 +27,7 @@ exit status: 0 measured, whether or not a goal is met; 1 it could not be, or a b
 bad usage
 """
 
-BENCHES = (listeners, handoff, receive, throughput, idle, report)
+BENCHES = (listeners, handoff, receive, throughput, idle, report, outbox)
 """Each has what a command has: NAME, HELP, EPILOG, ``add_arguments`` and ``run``."""
 
 
