@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Measure", ("measure", "sweep", "selftest", "listeners")),
-    ("Serve", ("run", "status", "sign", "controller")),
+    ("Serve", ("run", "status", "outbox", "controller", "sign")),
     ("Read", ("replay", "compare")),
     ("Prepare", ("check", "advise")),
     ("Plugmeter itself", ("bench",)),

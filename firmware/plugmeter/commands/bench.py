@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from plugmeter.commands.benches import handoff, idle, listeners, receive, report, stop, throughput
+from plugmeter.commands.benches import handoff, idle, listeners, outbox, receive, report, stop, throughput
 
 NAME = "bench"
-HELP = "measure Plugmeter itself: other listeners, hand-off, receiving, throughput, idle cost, report, stop"
+HELP = "measure Plugmeter itself: listeners, receiving, throughput, idle cost, outbox, stopping and more"
 EPILOG = """\
 examples:
   plugmeter bench throughput            uevents a second against pyudev, and bursts that must add up
@@ -25,7 +25,7 @@ exit status: 0 measured, whether or not a goal is met; 1 it could not be, or a b
 bad usage
 """
 
-BENCHES = (listeners, handoff, receive, throughput, idle, report, stop)
+BENCHES = (listeners, handoff, receive, throughput, idle, report, outbox, stop)
 """Each has what a command has: NAME, HELP, EPILOG, ``add_arguments`` and ``run``."""
 
 
