@@ -171,6 +171,11 @@ class Conversation:
             failure = self._events(now_s)  # publishing may have found out that the connection is over
         return failure
 
+    @property
+    def asked_s(self) -> float | None:
+        """Since when (monotonic) the broker owes an answer; None where it owes none."""
+        return self._asked_s
+
     def next_s(self, now_s: float) -> float:
         """When the next turn is due at the latest."""
         if self.session.more_to_read:

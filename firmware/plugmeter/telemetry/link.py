@@ -562,6 +562,7 @@ class Link:
             window=window.allowed,
             unacknowledged_records=window.records,
             oldest_unacknowledged_ns=_ns(window.oldest_s),
+            unanswered_ns=_ns(conversation.asked_s) if conversation is not None else None,
             last_received_ns=_ns(tally.last_received_s),
             last_ack_ns=_ns(tally.last_ack_s),
             keepalive_s=memory.keepalive.interval_s,
