@@ -341,6 +341,7 @@ class Outbox:
                 self._could_not_write(error)
                 return True
             except PlugmeterError as error:
+                self._counters["write_errors"] += 1
                 self._in_trouble(str(error))
                 return True
         if done is not None and done.told:

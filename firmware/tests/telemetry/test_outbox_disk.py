@@ -270,6 +270,7 @@ outbox.close()
     "injection",
     [
         "fsync,fdatasync:error=EIO:when=3+4",
+        "fsync,fdatasync:error=EIO:when=3+1",  # all: a commit that failed is found again in the log
         "pwrite64:error=EIO:when=20+17",
         "pwrite64:error=ENOSPC:when=20+17",
         "pread64:error=EIO:when=1+2",
