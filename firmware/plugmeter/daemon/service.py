@@ -48,6 +48,10 @@ Result = TypeVar("Result")
 SUMMARY_S: Final = 5
 HEALTH_S: Final = 900
 """How often the snapshot of a daemon that goes on is written: seldom, for the card's sake."""
+_COURTESY_S: Final = 0.5
+_NO_TIME_S: Final = 0.02
+_ANSWERS_NS: Final = 200_000_000
+"""A broker that owes an answer for longer may be dead."""
 _FLUSH_TURN_S: Final = 0.005
 _CLOSE_S: Final = 2.0
 """What the last commit may take; all before it is on the disk already."""
@@ -189,8 +193,8 @@ class Service:
         if self._link is not None:
             if ending.goodbye_s:
                 self._send_the_last(ending.goodbye_s / 2)
-                farewell = documents.status("stopped", self._stream, time.time_ns(), ending.reason[:500])
-                self._link.say_goodbye(farewell, ending.goodbye_s)
+            farewell = documents.status("stopped", self._stream, time.time_ns(), ending.reason[:500])
+            self._link.say_goodbye(farewell, ending.goodbye_s or self._courtesy_s(self._link))
             self._link.stop()
         if self._metrics is not None:
             self._metrics.close(0.1)
@@ -201,6 +205,14 @@ class Service:
         if self._outbox is not None:
             # What could not be written until now has had its time.
             self._outbox.close(0.0 if self._outbox.trouble else _CLOSE_S)
+
+    def _courtesy_s(self, link: Link) -> float:
+        """How long goodbye may take when no time is left for it: a broker that answers hears it, and one that
+        is dead costs nothing."""
+        status = link.status()
+        owes_ns = 0 if status.unanswered_ns is None else time.monotonic_ns() - status.unanswered_ns
+        answers = status.state is LinkState.CONNECTED and owes_ns < _ANSWERS_NS
+        return _COURTESY_S if answers else _NO_TIME_S
 
     def _send_the_last(self, limit_s: float) -> None:
         """The record of the last transition came when all the others were acknowledged."""
