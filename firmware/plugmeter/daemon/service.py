@@ -17,7 +17,7 @@ from plugmeter.daemon import documents
 from plugmeter.daemon.observation import Observer
 from plugmeter.daemon.operations import DaemonOperations
 from plugmeter.daemon.recorder import Recorder
-from plugmeter.daemon.runs import Runs
+from plugmeter.daemon.runs import ENDING_S, Runs
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.lifecycle import journal
 from plugmeter.lifecycle.actions import Ending, Timing
@@ -126,11 +126,7 @@ class Service:
 
     def ready(self) -> bool:
         """Whether the witnesses are bound and the first coldplug scan is in."""
-        try:
-            return self._runs is not None and self._runs.is_up
-        except PlugmeterError as error:
-            self.conductor.post(Event.FATAL, f"the run cannot begin: {error}")
-            return False
+        return self._runs is not None and self._runs.is_up
 
     def reload(self) -> None:
         """The file anew: all of it good, or none of it in effect."""
@@ -155,7 +151,7 @@ class Service:
         """What the run has still to say."""
         if self._runs is None or self._runs.is_over:
             return ()
-        return (Work("run to end", 1, None),)
+        return (Work("run to end", 1, ENDING_S),)
 
     def flush_and_publish(self, ends_ns: int, cap_ns: int) -> None:
         """What is here goes to disk, and from there to the controller while there is time."""
