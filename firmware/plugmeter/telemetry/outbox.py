@@ -122,7 +122,7 @@ class Outbox:
         self._more = False
         self._overdue_at_ns = 0
         self._commit_s = 0.0
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: tuple[Callable[[], None], ...] = ()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._known = self._reader.account()
@@ -221,7 +221,11 @@ class Outbox:
     def on_commit(self, callback: Callable[[], None]) -> None:
         """To be called from the writer thread after a commit with something new. It must be quick and not
         raise."""
-        self._callbacks.append(callback)
+        self._callbacks = (*self._callbacks, callback)
+
+    def no_longer_on_commit(self, callback: Callable[[], None]) -> None:
+        """Undo ``on_commit``. A call that is just being made may still come."""
+        self._callbacks = tuple(each for each in self._callbacks if each != callback)
 
     def set_limits(self, limits: Limits) -> None:
         """From the next commit on, which comes soon."""

@@ -105,6 +105,9 @@ class MemoryOutbox:
     def on_commit(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
 
+    def no_longer_on_commit(self, callback: Callable[[], None]) -> None:
+        self._callbacks.remove(callback)
+
 
 def _last(tombstone: Tombstone) -> int:
     return tombstone.last
