@@ -106,7 +106,7 @@ class MemoryOutbox:
         self._callbacks.append(callback)
 
     def no_longer_on_commit(self, callback: Callable[[], None]) -> None:
-        self._callbacks.remove(callback)
+        self._callbacks = [each for each in self._callbacks if each != callback]
 
 
 def _last(tombstone: Tombstone) -> int:
