@@ -14,9 +14,11 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from plugmeter.errors import UsageError
+from plugmeter.files import read_regular
 from plugmeter.sections import PORTS_LIMIT, SECTIONS, Config, Port, Rig
 from plugmeter.settings import Key, Problems, keys, nearest, path, read_section, shown
 
@@ -49,12 +51,18 @@ def default() -> Config:
     return Config()
 
 
-def load(file: str | os.PathLike[str]) -> Config:
-    """The configuration in ``file``. Raises ``ConfigError`` for whatever is wrong with it."""
+def load(file: str | os.PathLike[str], *, again: bool = False) -> Config:
+    """The configuration in ``file``. Raises ``ConfigError`` for whatever is wrong with it.
+
+    ``again``: it is to be read anew one day, so it must be a regular file; a FIFO would be waited for.
+    """
     source = os.fspath(file)
     try:
-        with open(source, "rb") as opened:
-            raw = opened.read(FILE_LIMIT_BYTES + 1)
+        if again:
+            raw = read_regular(Path(source), FILE_LIMIT_BYTES)
+        else:
+            with open(source, "rb") as opened:
+                raw = opened.read(FILE_LIMIT_BYTES + 1)
     except OSError as error:
         raise ConfigError((f"{_named(source)}: cannot be read: {error.strerror or error}",)) from None
     except ValueError as error:  # a NUL in the name

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:  # noqa: RET503  it never comes back f
 
     signals.block()  # before anything starts a thread, which would inherit another mask
     stacks.install()
-    settings = config.load(args.config) if args.config else config.default()
+    settings = config.load(args.config, again=True) if args.config else config.default()
 
     from plugmeter.daemon import preflight
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from plugmeter import config as configuration
-from plugmeter.daemon import documents
+from plugmeter.daemon import documents, preflight
 from plugmeter.daemon.observation import Observer
 from plugmeter.daemon.operations import DaemonOperations
 from plugmeter.daemon.recorder import Recorder
@@ -135,10 +135,17 @@ class Service:
         """The file anew: all of it good, or none of it in effect."""
         if self._path is None:
             raise PlugmeterError("there is no configuration file to read again")
-        base = configuration.load(self._path)
+        base = configuration.load(self._path, again=True)
+        key = _public_key(base)
         assert self._desired is not None
-        self._adopt(self._desired.rebase(base))
+        self._adopt(self._desired.preview(base))
         self._base = base
+        self._desired.trust(key.verify if key is not None else None)
+        self._desired.rebase(base)
+        if self._operator is not None:
+            self._operator.configure(base.commands.accept, key)
+        if self._link is not None:
+            self._publish_meta()
 
     def end_intake(self) -> None:
         """No new commands, no new runs; the one under way ends with its report. Probes find no listener."""
@@ -383,7 +390,7 @@ class Service:
             self._topics,
             self.device,
             commands.accept,
-            self._public_key(),
+            _public_key(self._base),
             DaemonOperations(self),
             self._publish,
             self._recorder.keep,
@@ -413,10 +420,15 @@ class Service:
         link.start()
 
     def _open_metrics(self) -> None:
-        address = self._config.daemon.metrics
-        if address and self._observer is not None:
-            self._metrics = MetricsServer(parse_address(address), self._observer.pages)
+        self._metrics = self._metrics_at(self._config.daemon.metrics)
+        if self._metrics is not None:
             self._metrics.start()
+
+    def _metrics_at(self, address: str) -> MetricsServer | None:
+        """It listens and does not serve yet. Raises PlugmeterError."""
+        if not address or self._observer is None:
+            return None
+        return MetricsServer(parse_address(address), self._observer.pages)
 
     def _close_metrics(self, timeout_s: float) -> None:
         if self._metrics is not None:
@@ -446,7 +458,7 @@ class Service:
                 self._operator.handle(inbound)
         elif found.kind == "desired":
             try:
-                self.conductor.call(lambda: self._desire(inbound.payload))
+                self.conductor.call(lambda: self._desire(inbound.payload)).add_done_callback(_told)
             except PlugmeterError as error:
                 LOG.warning("a desired configuration was not looked at: %s", error)
 
@@ -455,37 +467,56 @@ class Service:
             self._desired.desire(payload)
 
     def _adopt(self, new: Config) -> None:
-        """Put a checked configuration into effect. PlugmeterError: the old one is, still."""
+        """Put a configuration into effect. PlugmeterError: the old one is, still, all of it."""
         old = self._config
         for name in ("device", "state_directory"):
             if getattr(new.daemon, name) != getattr(old.daemon, name):
                 raise UsageError(f"daemon.{name} changes with a restart only: systemctl restart plugmeter")
-        link = new.mqtt != old.mqtt
-        if link and new.mqtt.host:
-            LinkSettings.from_config(
-                new, self.device, warn=LOG.warning
-            )  # raises for files that are not there
-        if self._runs is not None and _measures_otherwise(old, new):
-            self._runs.configure(new)
+        preflight.check(new, LOG.warning)
+        metrics = self._metrics
+        if new.daemon.metrics != old.daemon.metrics:
+            metrics = self._metrics_at(new.daemon.metrics)
+        # From here on nothing fails.
         self._config = new
         self.conductor.timing = _timing(new)
+        if self._runs is not None and _measures_otherwise(old, new):
+            self._runs.configure(new)
         if self._outbox is not None:
             self._outbox.set_limits(limits_of(new.outbox))
         if new.daemon.log_level != old.daemon.log_level:
             journal.set_level(new.daemon.log_level)
-        if new.daemon.metrics != old.daemon.metrics:
-            self.restart_metrics()
+        if metrics is not self._metrics:
+            self._close_metrics(0.5)
+            self._metrics = metrics
+            if metrics is not None:
+                metrics.start()
         if self._observer is not None:
             self._observer.configure(new)
-        if link:
-            if self._link is not None:
-                self._link.stop()
-                self._link = None
-            if new.mqtt.host:
-                self._open_link()
-        elif self._link is not None:
-            self._publish_meta()
+        if new.mqtt != old.mqtt:
+            self._change_link()
+
+    def _try(self, new: Config) -> None:
+        """As ``_adopt``, for a configuration from afar: the controller has to be reached with it."""
+        before = self._link
+        self._adopt(new)
+        if self._link is not None and self._link is before:
             self._link.kick("another configuration: the controller is to be reached with it")
+
+    def _change_link(self) -> None:
+        """Another broker, perhaps: the old one hears that we leave it on purpose."""
+        old = self._link
+        if old is not None:
+            farewell = documents.status("stopped", self._stream, time.time_ns(), "another configuration")
+            old.say_goodbye(farewell, self._courtesy_s(old))
+            try:
+                old.stop()
+            except PlugmeterError as error:
+                LOG.error("%s; it is left behind", error)
+                old.abandon()
+        if self._config.mqtt.host:
+            self._open_link()
+        else:
+            self._link = None
 
     def _look_for_the_controller(self, keeper: DesiredKeeper) -> None:
         """Reached is it where it has acknowledged something on this connection: a broker proves nothing."""
@@ -498,20 +529,16 @@ class Service:
             keeper.reached(status.since_ns)
 
     def _new_keeper(self) -> DesiredKeeper:
-        key = self._public_key()
+        key = _public_key(self._base)
         return DesiredKeeper(
             self._state / FILE_NAME,
             self._base,
             device=self.device,
             verify=key.verify if key is not None else None,
-            apply=self._adopt,
+            apply=self._try,
             publish=self._publish_reported,
             record=self._recorder.keep,
         )
-
-    def _public_key(self) -> PublicKey | None:
-        name = self._base.commands.public_key_file
-        return load_public_key(Path(name)) if name else None
 
     # -- documents ------------------------------------------------------------------------------
 
@@ -550,6 +577,17 @@ class Service:
             write_health(self._state, self._observer.health(reason))
         except OSError as error:
             LOG.warning("the health snapshot cannot be written: %s", error.strerror or error)
+
+
+def _told(future: Future[None]) -> None:
+    """Nobody waits for it: a defect must not end here unseen."""
+    if not future.cancelled() and (error := future.exception()) is not None:
+        LOG.error("a desired configuration was not looked at: a defect", exc_info=error)
+
+
+def _public_key(config: Config) -> PublicKey | None:
+    name = config.commands.public_key_file
+    return load_public_key(Path(name)) if name else None
 
 
 def _timing(config: Config) -> Timing:

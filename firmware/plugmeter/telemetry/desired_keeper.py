@@ -177,16 +177,27 @@ class DesiredKeeper:
         if self._must_save():
             self._save(after)
 
+    def preview(self, base: Config) -> Config:
+        """What ``rebase`` will give. Raises ConfigError where what is wished does not go with it."""
+        return self._overlaid(base, self._standing.overlay, self._standing.id)
+
     def rebase(self, base: Config) -> Config:
-        """The device's own file was read anew (SIGHUP): what is to be in effect now. The caller applies it.
+        """The device's own file was read anew (SIGHUP): what is to be in effect now. The caller applies it,
+        or has applied its ``preview`` already.
 
         Raises ConfigError, and keeps the old one, where what is wished does not go with it.
         """
-        self._effective = self._overlaid(base, self._standing.overlay, self._standing.id)
+        effective = self.preview(base)
+        if effective != self._effective:
+            self._applied_ns = self._monotonic_ns()
+        self._effective = effective
         self._base = base
-        self._applied_ns = self._monotonic_ns()
         self._report()
         return self._effective
+
+    def trust(self, verify: Verify | None) -> None:
+        """From now on documents have to be signed so, or not at all."""
+        self._verify = verify
 
     def report(self) -> bytes:
         """The reported document."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -175,6 +176,15 @@ def test_what_is_wrong_is_said_before_anything_starts(tmp_path: Path, text: str,
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_configuration_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    done = subprocess.run(
+        [sys.executable, "-m", "plugmeter", "run", "--config", str(tmp_path / "pipe.toml")],
+        capture_output=True, text=True, env=environment(), timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
 
 
 def test_kill_9_costs_nothing_that_was_committed(tmp_path: Path, broker: Mosquitto) -> None:
