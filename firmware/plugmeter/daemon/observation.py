@@ -90,7 +90,9 @@ class Observer:
             signals=dict(service.signals),
             discards=dict(service.discards()),
             http=service.http_counters(),
+            drains=dict(service.drain_counts),
             last_errors=service.errors.lines(),
+            last_drains=service.drains,
         )
 
     def health(self, reason: str) -> HealthSnapshot:
@@ -108,7 +110,7 @@ class Observer:
             peak_rss_bytes=process.peak_rss_bytes if process else 0,
             threads=process.thread_count if process else 0,
             descriptors=process.descriptors if process else 0,
-            backlog=outbox.pending if outbox else 0,
+            backlog=self._service.outbox.pending_now() if self._service.outbox else 0,
             account={
                 "stream": outbox.stream,
                 "produced": outbox.produced,
@@ -120,6 +122,8 @@ class Observer:
             else {},
             findings=tuple(finding.headline for finding in figures.findings),
             last_errors=figures.last_errors,
+            drains=figures.last_drains,
+            drain_counts=figures.drains,
         )
 
     def _workers(self) -> list[Progress]:

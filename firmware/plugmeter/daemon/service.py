@@ -20,13 +20,13 @@ from plugmeter.daemon.recorder import Recorder
 from plugmeter.daemon.runs import ENDING_S, Runs
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.lifecycle import journal
-from plugmeter.lifecycle.actions import Ending, Timing
+from plugmeter.lifecycle.actions import Drained, Ending, Timing
 from plugmeter.lifecycle.address import parse_address
 from plugmeter.lifecycle.audit import Audited, SignalReceived
 from plugmeter.lifecycle.conductor import Conductor
 from plugmeter.lifecycle.deadline import Work
 from plugmeter.lifecycle.drains import DrainMemory
-from plugmeter.lifecycle.health import LastErrors, write_health
+from plugmeter.lifecycle.health import Drain, LastErrors, read_health, with_drain, write_health
 from plugmeter.lifecycle.http import MetricsServer
 from plugmeter.lifecycle.pace import Pace
 from plugmeter.lifecycle.stages import Event, Stage
@@ -70,6 +70,12 @@ class Service:
         self._errors = LastErrors()
         logging.getLogger().addHandler(self._errors)
         self.signals: Counter[str] = Counter()
+        self.drains: tuple[Drain, ...] = ()
+        """The last stops, of earlier lives too; the oldest first."""
+        self.drain_counts: Counter[str] = Counter()
+        self._why = ""
+        """What began the stop."""
+        self._told_health = False
         self._outbox: Outbox | None = None
         self._link: Link | None = None
         self._runs: Runs | None = None
@@ -110,6 +116,10 @@ class Service:
         self._recorder.attach(outbox)
         outbox.on_commit(self.conductor.wake)
         outbox.start()
+        before, _ = read_health(self._state)
+        if before is not None:
+            self.drains = before.drains
+            self.drain_counts.update(before.drain_counts)
         yield "looking for a configuration that is on trial"
         self._desired = self._new_keeper()
         self._config = self._desired.start()
@@ -167,8 +177,7 @@ class Service:
         """What is here goes to disk, and from there to the controller while there is time."""
         if self._runs is not None:
             self._runs.kill()  # one that has not ended by itself has had its time
-        if self._observer is not None:
-            self._recorder.keep("health", self._observer.health("stopping").document())
+        self._tell_health()
         if self._link is not None:
             self._link.drain(cap_ns)
 
@@ -194,8 +203,9 @@ class Service:
         self._stopping = True
         if self._runs is not None:
             self._runs.kill()
-        if self._observer is not None:
-            self._write_health(ending.reason)
+        self._tell_health()
+        self._note_drain(ending.drain)
+        self._write_health(ending.reason)
         if self._link is not None:
             if ending.goodbye_s:
                 self._send_the_last(ending.goodbye_s / 2)
@@ -211,6 +221,18 @@ class Service:
         if self._outbox is not None:
             # What could not be written until now has had its time.
             self._outbox.close(0.0 if self._outbox.trouble else _CLOSE_S)
+
+    def _tell_health(self) -> None:
+        """Once, on the way out, and early enough for it to reach the controller."""
+        if self._observer is not None and not self._told_health:
+            self._told_health = True
+            self._recorder.keep("health", self._observer.health(self._why[:1000]).document())
+
+    def _note_drain(self, drain: Drained) -> None:
+        left = self._outbox.pending_now() if self._outbox is not None else 0
+        made = Drain(time.time_ns(), drain.result, drain.took_s, drain.deadline_s, left)
+        self.drains = with_drain(self.drains, made)
+        self.drain_counts[drain.result] += 1
 
     def _courtesy_s(self, link: Link) -> float:
         """How long goodbye may take when no time is left for it: a broker that answers hears it, and one that
@@ -380,6 +402,8 @@ class Service:
     def _audit(self, what: Audited) -> None:
         if isinstance(what, SignalReceived):
             self.signals[what.name] += 1
+        elif what.target.stopping and not self._why:
+            self._why = what.reason or what.event
         self._recorder.keep(what.KIND, what.data(), what.time_ns)
 
     def _new_operator(self) -> Operator:
@@ -572,7 +596,8 @@ class Service:
         self._publish(self._topics.summary, summary)
 
     def _write_health(self, reason: str) -> None:
-        assert self._observer is not None
+        if self._observer is None:
+            return  # it never came so far: what the last life left stays
         try:
             write_health(self._state, self._observer.health(reason))
         except OSError as error:

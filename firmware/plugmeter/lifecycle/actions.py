@@ -25,6 +25,17 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Drained:
+    """How the drain ended, if there was one."""
+
+    result: str
+    """drained, ran_out, forced or failed."""
+    took_s: float
+    deadline_s: float
+    """What it was given at first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """How it came to the end, for the last action."""
 
@@ -38,6 +49,7 @@ class Ending:
     failed: bool
     goodbye_s: float
     """How long saying goodbye to the broker may take: 0 where the time has run out, or was cut short."""
+    drain: Drained
 
 
 class Actions(Protocol):

@@ -71,7 +71,7 @@ from typing import Final, NoReturn, TypeVar
 
 from plugmeter.errors import PlugmeterError
 from plugmeter.lifecycle import stacks
-from plugmeter.lifecycle.actions import Actions, Ending, Timing
+from plugmeter.lifecycle.actions import Actions, Drained, Ending, Timing
 from plugmeter.lifecycle.audit import (
     RELOAD_REFUSED_MESSAGE_ID,
     Audited,
@@ -104,6 +104,9 @@ from its beginning."""
 
 _OF_THE_STAGE: Final = frozenset({"start", "ready", "end_intake", "intake", "flush_and_publish", "backlog"})
 """Entry actions and exit conditions: without them their stage would not end."""
+
+_RESULTS: Final = {Event.DRAINED: "drained", Event.DEADLINE: "ran_out", Event.FORCE: "forced"}
+"""Of a drain, by what ended it."""
 
 Result = TypeVar("Result")
 
@@ -160,6 +163,9 @@ class Conductor:
         self._doing = "starting"
         self._cause: tuple[Event, str] | None = None
         self._exit_status = 1
+        self._was_running = False
+        self._drain_s = 0.0
+        self._drained = Drained("failed", 0.0, 0.0)
         self._watchdog = Watchdog(self.notifier)
         self._over = False
 
@@ -372,10 +378,20 @@ class Conductor:
         now_ns = time.monotonic_ns()
         if self._cause is None and transition.target.stopping:
             self._cause = (transition.event, reason or transition.event)
-        if transition.source is Stage.DRAINING and transition.event in (Event.DRAINED, Event.DEADLINE):
+        spent_s = (now_ns - self._entered_ns) / SECOND_NS
+        if transition.target is Stage.RUNNING:
+            self._was_running = True
+        elif transition.target is Stage.STOPPED:
+            took_s = spent_s if transition.source is Stage.DRAINING else 0.0
+            self._drained = Drained(_RESULTS.get(transition.event, "failed"), took_s, self._drain_s)
+        # A start that failed had nothing to drain; perhaps the folder is another daemon's.
+        if (
+            self._was_running
+            and transition.event in (Event.DRAINED, Event.DEADLINE)
+            and (transition.source is Stage.DRAINING)
+        ):
             suffices = transition.event is Event.DRAINED
             self._ask("the memory of drains", lambda: self._drains.remember(suffices), None)
-        spent_s = (now_ns - self._entered_ns) / SECOND_NS
         self._entered_ns = now_ns
         self._tell(TransitionMade(*transition, reason, spent_s, time.time_ns()))
         self._enter(transition.target, transition.event)
@@ -398,7 +414,8 @@ class Conductor:
             self._ask("end_intake", self._actions.end_intake, None)
         elif stage is Stage.DRAINING and self.deadline is not None:
             deadline = self.deadline
-            deadline.begin(now_ns, int(self._drains.deadline_s(self.timing.drain_s) * SECOND_NS))
+            self._drain_s = self._drains.deadline_s(self.timing.drain_s)
+            deadline.begin(now_ns, int(self._drain_s * SECOND_NS))
             self._guard(deadline)
             self._ask(
                 "flush_and_publish",
@@ -421,6 +438,7 @@ class Conductor:
             drained=drained,
             failed=self._machine.failed,
             goodbye_s=GOODBYE_S if drained else 0.0,
+            drain=self._drained,
         )
         try:
             self._actions.say_goodbye(ending)

@@ -38,7 +38,7 @@ class Drain:
 
     time_ns: int = 0
     result: str = ""
-    """drained, ran_out or forced."""
+    """drained, ran_out, forced or failed."""
     took_s: float = 0.0
     deadline_s: float = 0.0
     left: int = 0
@@ -69,6 +69,8 @@ class HealthSnapshot:
     last_errors: tuple[LogLine, ...] = ()
     drains: tuple[Drain, ...] = ()
     """The last ones, the oldest first."""
+    drain_counts: dict[str, int] = field(default_factory=dict)
+    """All there ever were, by result."""
 
     def document(self) -> dict[str, Any]:
         """As a JSON object; also the data of a health record."""
@@ -108,6 +110,7 @@ def read_health(directory: Path) -> tuple[HealthSnapshot | None, str]:
         else (),
         last_errors=_entries(LogLine, read.get("last_errors"), ERRORS_KEPT),
         drains=_entries(Drain, read.get("drains"), DRAINS_KEPT),
+        drain_counts=_counts(read.get("drain_counts")),
     ), ""
 
 
@@ -159,6 +162,12 @@ def _fitting(kind: type[Any], read: Mapping[str, Any]) -> dict[str, Any]:
         if each.default is not None and type(value) is type(each.default) and _is_plain(value):
             found[each.name] = value
     return found
+
+
+def _counts(read: object) -> dict[str, int]:
+    if not isinstance(read, dict):
+        return {}
+    return {name: count for name, count in read.items() if type(count) is int and count >= 0}
 
 
 def _is_plain(value: object) -> bool:

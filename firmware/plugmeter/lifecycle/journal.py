@@ -189,14 +189,36 @@ def install(level: str, path: Path = SOCKET) -> logging.Handler:
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
+    handler.addFilter(_Wanted())
     root.addHandler(handler)
     set_level(level)
     return handler
 
 
 def set_level(level: str) -> None:
-    """From now on tell what is of this level or above: debug, info, warning, error."""
-    logging.getLogger().setLevel(level.upper())
+    """From now on tell what is of this level or above: debug, info, warning, error. What has fields of its
+    own (signals, transitions) is told at any level: it is the audit, and no chatter."""
+    root = logging.getLogger()
+    wanted = logging.getLevelNamesMapping()[level.upper()]
+    root.setLevel(
+        min(wanted, logging.INFO)
+    )  # handlers that keep warnings and the audit get them all the same
+    for handler in root.handlers:
+        for each in handler.filters:
+            if isinstance(each, _Wanted):
+                each.least = wanted
+
+
+class _Wanted(logging.Filter):
+    """Lets through what is of a level, or audited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.least = logging.INFO
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See logging.Filter."""
+        return record.levelno >= self.least or hasattr(record, "journal_fields")
 
 
 def _basic(text: str, level: int) -> dict[str, str]:

@@ -38,6 +38,7 @@ def running(figures: Figures, not_ready: Sequence[str]) -> list[str]:
         )
     lines += _part("signals", [_counts(figures.signals)] if figures.signals else [])
     lines += _part("discarded", [_counts(figures.discards)] if any(figures.discards.values()) else [])
+    lines += _part("drains", [_drain(each) for each in reversed(figures.last_drains[-3:])])
     findings = [
         f"{each.name}, for {ago((figures.now_ns - each.since_ns) / 1e9)}: {each.evidence}"
         + (f" (remedy: {each.remedy.replace('_', ' ')})" if each.remedy != "none" else "")

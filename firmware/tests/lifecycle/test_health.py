@@ -41,6 +41,7 @@ SNAPSHOTS = st.builds(
     findings=st.lists(TEXT, max_size=3).map(tuple),
     last_errors=st.lists(st.builds(LogLine, WHOLE, TEXT, TEXT, TEXT), max_size=ERRORS_KEPT).map(tuple),
     drains=st.lists(st.builds(Drain, WHOLE, TEXT, TIME_S, TIME_S, WHOLE), max_size=DRAINS_KEPT).map(tuple),
+    drain_counts=st.dictionaries(TEXT, WHOLE, max_size=4),
 )
 
 
