@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from plugmeter.commands.benches import handoff, idle, listeners, receive, report, stop, throughput
+from plugmeter.commands.benches import handoff, idle, listeners, receive, report, stop, telemetry, throughput
 
 NAME = "bench"
-HELP = "measure Plugmeter itself: other listeners, hand-off, receiving, throughput, idle cost, report, stop"
+HELP = "measure Plugmeter itself: listeners, hand-off, throughput, idle cost, report, telemetry, stop"
 EPILOG = """\
 examples:
   plugmeter bench throughput            uevents a second against pyudev, and bursts that must add up
   plugmeter bench listeners             the same storm at plugmeter, pyudev and a plain socket
   plugmeter bench idle                  processor and memory while nothing happens
+  plugmeter bench telemetry             records a second to the controller, bytes written, memory
   plugmeter bench WHAT --help           what it measures, and how
 
 Storms blow in a network namespace of their own: nothing else on the machine sees them, and no root is
@@ -25,7 +26,7 @@ exit status: 0 measured, whether or not a goal is met; 1 it could not be, or a b
 bad usage
 """
 
-BENCHES = (listeners, handoff, receive, throughput, idle, report, stop)
+BENCHES = (listeners, handoff, receive, throughput, idle, report, telemetry, stop)
 """Each has what a command has: NAME, HELP, EPILOG, ``add_arguments`` and ``run``."""
 
 
