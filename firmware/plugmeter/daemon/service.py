@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -45,6 +46,8 @@ LOG: Final = logging.getLogger("plugmeter.daemon")
 Result = TypeVar("Result")
 
 SUMMARY_S: Final = 5
+DRAIN_COMMIT_S: Final = 0.02
+"""How far apart the outbox commits while draining, at most."""
 HEALTH_S: Final = 900
 """How often the snapshot of a daemon that goes on is written: seldom, for the card's sake."""
 
@@ -154,6 +157,11 @@ class Service:
             self._recorder.keep("health", self._observer.health("stopping").document())
         if self._outbox is not None:
             self._outbox.flush(max(0.1, (ends_ns - time.monotonic_ns()) / 1e9))
+            # From here on each acknowledgement is waited for; grouping them for the card's sake would cost
+            # the end of the drain the rest of an interval.
+            limits = limits_of(self._config.outbox)
+            interval_s = min(limits.commit_interval_s, DRAIN_COMMIT_S)
+            self._outbox.set_limits(replace(limits, commit_interval_s=interval_s))
         if self._link is not None:
             self._link.drain(cap_ns)
 
