@@ -313,14 +313,16 @@ class Outbox:
         """When the next commit is due (time.monotonic_ns), however far away. With the lock of _changed."""
         if self._write_trouble is not None:
             return self._retry_at_ns
-        if self._flushing or self._suspect or self._limits is not self._applied or self._intake.is_urgent():
+        if self._suspect or self._limits is not self._applied or self._intake.is_urgent():
             return 0
         since = [self._acks_since_ns] if self._acks else []
         waits_ns = self._intake.waits_since_ns()
         if waits_ns is not None:
             since.append(waits_ns)
-        if not since:
+        if not since:  # also while someone flushes who has not woken up yet: turning would keep him from it
             return self._overdue_at_ns
+        if self._flushing:
+            return 0
         # a commit is over within the interval, not only begun
         interval_s = self._limits.commit_interval_s
         return min(since) + int(max(interval_s - self._commit_s, interval_s / 2) * 1e9)
