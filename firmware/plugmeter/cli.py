@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Measure", ("measure", "sweep", "selftest", "listeners")),
-    ("Serve", ("run", "status", "sign")),
+    ("Serve", ("run", "status", "outbox", "controller", "sign")),
     ("Read", ("replay", "compare")),
     ("Prepare", ("check", "advise")),
-    ("Plugmeter itself", ("bench", "runner")),
+    ("Plugmeter itself", ("bench",)),
 )
 """The commands as the help lists them. Each is a module of ``plugmeter.commands`` of that name."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -306,6 +307,18 @@ def test_a_file_with_a_byte_order_mark_and_dos_lines_is_read(tmp_path: Path) -> 
     file.write_bytes(b"\xef\xbb\xbf[rig]\r\nsticks = 7\r\n")
     assert config.load(file).rig.sticks == 7
     assert config.load(os.fspath(file)) == config.load(file)
+
+
+def test_what_is_described_reads_back_as_the_same_configuration() -> None:
+    text = '[run]\ndebounce_ms = 50\n[mqtt]\nhost = "h"\n[ports."1-1"]\nsense_gpio = 4\nswitch_gpio = 5\n'
+    for read in (config.default(), config.parse(text, "f.toml")):
+        described = json.loads(json.dumps(config.describe(read)))
+        assert config.from_table(described, "afar") == read
+
+
+def test_a_table_is_held_to_the_limits_of_a_file() -> None:
+    with pytest.raises(config.ConfigError, match=r"config afar: run.debounce_ms = 0 is out of range"):
+        config.from_table({"run": {"debounce_ms": 0}}, "afar")
 
 
 def test_describe_has_every_effective_value() -> None:

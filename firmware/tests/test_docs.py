@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from plugmeter import cli
+from plugmeter.lifecycle import stages
 from plugmeter.measure import ports
 
 ROOT = Path(__file__).parents[2]
@@ -20,8 +21,12 @@ def test_the_diagram_of_the_port_states_is_the_table() -> None:
     assert ports.markdown() in ARCHITECTURE
 
 
+def test_the_diagram_of_the_stages_is_the_table() -> None:
+    assert stages.markdown() in ARCHITECTURE
+
+
 def named_files() -> list[str]:
-    table = ARCHITECTURE[ARCHITECTURE.index("| word |") : ARCHITECTURE.index("| outbox,")]
+    table = ARCHITECTURE[ARCHITECTURE.index("| word |") : ARCHITECTURE.index("| probes,")]
     return sorted({name for name in re.findall(r"`([a-z_]+(?:/[a-z_]+)?\.py)`", table) if "/" in name})
 
 
@@ -30,7 +35,13 @@ def test_every_file_that_a_word_points_to_is_there(name: str) -> None:
     assert (PACKAGE / name).is_file()
 
 
-@pytest.mark.parametrize("folder", ["measure", "witnesses", "rigs", "bench", "reporting", "commands"])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "measure", "witnesses", "rigs", "bench", "reporting", "commands", "daemon", "controller", "runner",
+        "telemetry", "lifecycle",
+    ],
+)  # fmt: skip
 def test_every_folder_of_the_package_has_its_line(folder: str) -> None:
     assert re.search(rf"^ +(?:[\w.]+ )*{folder}/", ARCHITECTURE, re.MULTILINE)
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from plugmeter.commands.benches import handoff, idle, listeners, receive, report, stop, telemetry, throughput
+from plugmeter.commands.benches import (
+    handoff,
+    idle,
+    listeners,
+    outbox,
+    receive,
+    report,
+    stop,
+    telemetry,
+    throughput,
+)
 
 NAME = "bench"
-HELP = "measure Plugmeter itself: listeners, hand-off, throughput, idle cost, report, telemetry, stop"
+HELP = "measure Plugmeter itself: listeners, throughput, idle cost, outbox, telemetry, stopping and more"
 EPILOG = """\
 examples:
   plugmeter bench throughput            uevents a second against pyudev, and bursts that must add up
@@ -26,7 +36,7 @@ exit status: 0 measured, whether or not a goal is met; 1 it could not be, or a b
 bad usage
 """
 
-BENCHES = (listeners, handoff, receive, throughput, idle, report, telemetry, stop)
+BENCHES = (listeners, handoff, receive, throughput, idle, report, outbox, telemetry, stop)
 """Each has what a command has: NAME, HELP, EPILOG, ``add_arguments`` and ``run``."""
 
 

@@ -211,7 +211,8 @@ def _link_sample(service: Service) -> LinkSample | None:
     return LinkSample(
         state=status.state.value,
         connected_since_ns=status.since_ns if status.state is LinkState.CONNECTED else None,
-        oldest_unacknowledged_ns=status.oldest_unacknowledged_ns,
+        # What the broker owes, and not the controller, who may be away for days.
+        oldest_unacknowledged_ns=status.unanswered_ns,
         last_received_ns=status.last_received_ns,
         tls_failures=status.tls_failures,
         fileno=status.socket,

@@ -46,9 +46,7 @@ def _problems(check: Callable[[], object]) -> list[str]:
 
 def _metrics(text: str) -> None:
     if text.startswith("unix:") and not Path(text.removeprefix("unix:")).parent.is_dir():
-        raise UsageError(
-            f"daemon.metrics = {text}: its folder is not there; make it, or name another socket"
-        )
+        raise UsageError(f"daemon.metrics = {text}: its folder is not there; make it, or name another socket")
 
 
 def _state_directory(path: Path) -> None:

@@ -180,6 +180,7 @@ class Service:
             self._write_health(ending.reason)
         if self._link is not None:
             if ending.goodbye_s:
+                self._send_the_last(ending.goodbye_s / 2)
                 farewell = documents.status("stopped", self._stream, time.time_ns(), ending.reason[:500])
                 self._link.say_goodbye(farewell, ending.goodbye_s)
             self._link.stop()
@@ -191,6 +192,13 @@ class Service:
             self._journal.close()
         if self._outbox is not None:
             self._outbox.close()
+
+    def _send_the_last(self, limit_s: float) -> None:
+        """The record of the last transition came when all the others were acknowledged."""
+        until = time.monotonic() + limit_s
+        if self._outbox is not None and self._outbox.flush(limit_s):
+            while self._outbox.pending_now() and time.monotonic() < until:
+                time.sleep(0.002)
 
     # -- Actions: all the time ------------------------------------------------------------------
 

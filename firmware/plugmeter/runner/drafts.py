@@ -167,7 +167,7 @@ def _finished(finished: wire.Finished) -> dict[str, Any]:
     report, cut = reduced(finished.report, DATA_LIMIT_BYTES - _REST_BYTES)
     return {
         **_ended(report, None),
-        "reduced": cut[:20],
+        "reduced": [line[:200] for line in cut[:20]],
         "verdicts": finished.verdicts,
         "gaps": finished.gaps,
         "raw": finished.raw,

@@ -3,7 +3,8 @@
 The measuring loop puts lines in and does not wait; the socket holds some 200 KiB, the queue holds the rest
 while the parent is busy. When the queue is full, in this order:
 
-1. raw inputs are given up, the oldest first, and counted: a ``Discarded`` message tells how many;
+1. raw inputs that come then are given up, and for whatever else comes the oldest that wait; a ``Discarded``
+   message tells how many, before the next message that is heard;
 2. whoever says something else waits. Then the measuring loop stands still, the witnesses' kernel queues hold
    what happens meanwhile, and should they overflow as well the kernel counts it and the report names it.
 

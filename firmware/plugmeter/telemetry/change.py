@@ -225,18 +225,19 @@ class Change:
         self._tombstones.add(tombstone, self._edition, self._handing.at)
 
     def _mark(self, lived_ns: int) -> tuple[int, int]:
-        """Note from time to time how old the records are by now, and forget what nobody will ask for."""
-        marked_ns, marked_before = self._state.marked_ns, self._state.marked_before
-        if not is_mark_due(self._state, self._limits, lived_ns, self._produced):
-            return marked_ns, marked_before
-        row = self._connection.execute("SELECT min(first) FROM segments").fetchone()
-        oldest = self._produced + 1 if row[0] is None else int(row[0])
+        """Note from time to time when the last commit was, for the age of its records and those before, and
+        forget what nobody will ask for."""
+        old = self._state.books
+        if not is_mark_due(self._state, self._limits, lived_ns):
+            return self._state.marked_ns, self._state.marked_before
+        (lowest,) = self._connection.execute("SELECT min(first) FROM segments").fetchone()
+        oldest = self._produced + 1 if lowest is None else int(lowest)
         self._connection.execute("DELETE FROM ages WHERE before <= ?", (oldest,))
-        if oldest <= self._produced:
+        if oldest <= old.produced:
             self._connection.execute(
-                "INSERT OR REPLACE INTO ages VALUES (?, ?)", (lived_ns, self._produced + 1)
+                "INSERT OR REPLACE INTO ages VALUES (?, ?)", (old.lived_ns, old.produced + 1)
             )
-        return lived_ns, self._produced + 1
+        return old.lived_ns, old.produced + 1
 
 
 def page_counts(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -256,8 +257,7 @@ def expired_before(connection: sqlite3.Connection, limits: Limits, lived_ns: int
     return None if before is None else int(before)
 
 
-def is_mark_due(state: State, limits: Limits, lived_ns: int, produced: int) -> bool:
+def is_mark_due(state: State, limits: Limits, lived_ns: int) -> bool:
     """Whether there are records whose age was not noted yet, and the last note is old enough."""
-    return produced >= state.marked_before and (
-        state.marked_before == 0 or lived_ns >= state.marked_ns + age.step_ns(limits.max_age_ns)
-    )
+    is_old = lived_ns >= state.marked_ns + age.step_ns(limits.max_age_ns)
+    return is_old and state.books.produced >= max(1, state.marked_before)

@@ -132,12 +132,19 @@ class Connector:
         try:
             return self._step(now_s)
         except OSError as error:
-            self._last = of_error(error, "connecting")
+            self._last = self._failure(error)
             self._close_socket()
             if self._last.kind is not Kind.NETWORK:
                 raise LinkError(self._last) from error
             self._next_address(now_s)
             return None
+
+    def _failure(self, error: OSError) -> Failure:
+        failure = of_error(error, "connecting")
+        if self._shaking and failure.cause in ("tcp", "timeout"):
+            words = "the broker ends TLS's handshake" if failure.cause == "tcp" else failure.text
+            return Failure("tls", Kind.NETWORK, f"{words}: does this port speak TLS?")
+        return failure
 
     def close(self) -> Lookup | None:
         """Give up. A lookup that is still going on is given back, for the next attempt."""

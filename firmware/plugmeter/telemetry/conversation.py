@@ -150,6 +150,7 @@ class Conversation:
         self._pinged = False
         self._pause_s = self._documents_pause_s = 0.0
         self._unheard = False
+        self._birth_refused = False
 
     # --- one turn ------------------------------------------------------------------------------------
 
@@ -169,6 +170,11 @@ class Conversation:
             self._note_sent(now_s)
             failure = self._events(now_s)  # publishing may have found out that the connection is over
         return failure
+
+    @property
+    def asked_s(self) -> float | None:
+        """Since when (monotonic) the broker owes an answer; None where it owes none."""
+        return self._asked_s
 
     def next_s(self, now_s: float) -> float:
         """When the next turn is due at the latest."""
@@ -227,6 +233,8 @@ class Conversation:
             self._memory.keepalive.answered()
         self._pinged = False
         self._received_s = self._tally.last_received_s = now_s
+        if self.connected_s is None:
+            return  # only CONNACK answers CONNECT: who says anything else has no more time for it
         waits = self._pending or self._subscribing is not None
         self._asked_s = now_s if waits else None
 
@@ -266,6 +274,7 @@ class Conversation:
 
     def _connected(self, event: Connected, now_s: float) -> None:
         self.connected_s = now_s
+        self._asked_s = None
         self.receive_maximum = event.receive_maximum
         self._slots = max(1, min(WINDOW_LIMIT, event.receive_maximum))
         self._most_bytes = event.most_bytes
@@ -308,7 +317,10 @@ class Conversation:
             self.goodbye_answer = event.code
         elif event.code >= 0x80:
             self._tally.counters["documents_refused"] += 1
-            self._memory.documents.failed(sent.message)
+            if sent.message is self._birth:
+                self._birth_refused = True
+            else:
+                self._memory.documents.failed(sent.message)
             self._documents_pause_s = now_s + self._memory.document_backoff.after_failure()
             topic = sent.message.topic
             words = {"topic": topic, "reason": reason_words(event.code)}
@@ -423,6 +435,9 @@ class Conversation:
 
     def _pump_document(self, now_s: float) -> bool:
         documents = self._memory.documents
+        if self._birth_refused and self._birth is not None and now_s >= self._documents_pause_s:
+            self._birth_refused = not self._publish(self._birth, now_s)
+            return not self._birth_refused
         if not documents.waiting or now_s < self._documents_pause_s:
             return False
         document = documents.take(self._most_bytes - _OVERHEAD_BYTES - 256)

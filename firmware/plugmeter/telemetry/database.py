@@ -144,10 +144,12 @@ def is_damage(error: sqlite3.Error) -> bool:
     return (code & 0xFF) in _DAMAGE
 
 
-def in_words(error: sqlite3.Error) -> str:
-    """What happened, and how to mend it; one line."""
+def in_words(error: sqlite3.Error, path: Path | None = None) -> str:
+    """What happened, and how to mend it; one line. A full disk has many names: ``path`` is asked for room."""
     code = getattr(error, "sqlite_errorcode", 0)
     text = _REFUSED.get(code & 0xFF) or " ".join(str(error).split())
+    if path is not None and code & 0xFF == sqlite3.SQLITE_IOERR and _is_full(path.parent):
+        text = _REFUSED[sqlite3.SQLITE_FULL]
     name = getattr(error, "sqlite_errorname", "")
     return f"{text} ({name})" if name else text
 
@@ -194,7 +196,7 @@ def _open_sound(
             os.fspath(path), timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
     except sqlite3.Error as error:
-        raise PlugmeterError(f"{shown(path)}: {in_words(error)}") from None
+        raise PlugmeterError(f"{shown(path)}: {in_words(error, path)}") from None
     kept = False
     try:
         _set_up(connection)
@@ -212,7 +214,7 @@ def _open_sound(
     except sqlite3.Error as error:
         if is_damage(error):
             raise DatabaseDamaged(" ".join(str(error).split())) from None
-        raise PlugmeterError(f"{shown(path)}: {in_words(error)}") from None
+        raise PlugmeterError(f"{shown(path)}: {in_words(error, path)}") from None
     except OSError as error:
         raise PlugmeterError(f"{shown(path)}: {error.strerror}") from None
     finally:
@@ -293,6 +295,13 @@ def _create(path: Path) -> bool:
     except OSError as error:
         raise PlugmeterError(f"{shown(path)} cannot be made: {error.strerror}") from None
     return True
+
+
+def _is_full(directory: Path) -> bool:
+    try:
+        return os.statvfs(directory).f_bavail == 0
+    except OSError:
+        return False
 
 
 def _sync_directory(directory: Path) -> None:

@@ -132,13 +132,14 @@ def of_error(error: OSError, doing: str) -> Failure:
 
 def _of_tls(error: ssl.SSLError) -> Failure:
     if isinstance(error, ssl.SSLCertVerificationError):
-        words = _CERTIFICATE_WORDS.get(error.verify_code)
+        code = getattr(error, "verify_code", 0)
+        words = _CERTIFICATE_WORDS.get(code)
         if words is None:
-            words = f"the broker's certificate does not pass: {error.verify_message}"
+            words = f"the broker's certificate does not pass: {getattr(error, 'verify_message', error)}"
         # Without a battery the clock is behind until the network has told the time: no reason to wait long.
-        kind = Kind.NETWORK if error.verify_code == _NOT_YET_VALID else Kind.TLS
+        kind = Kind.NETWORK if code == _NOT_YET_VALID else Kind.TLS
         return Failure("tls", kind, words)
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""  # only those that OpenSSL itself raised have one
     for sign, words in _ALERT_WORDS.items():
         if sign in reason:
             return Failure("tls", Kind.TLS, words)

@@ -198,8 +198,8 @@ class Link:
     def say_goodbye(self, payload: bytes, timeout_s: float) -> bool:
         """Publish the status "stopped" and disconnect in order, so that the last will is not published.
 
-        Whether the broker has taken it. Afterwards the link is off and stays so. False at once if there is no
-        connection.
+        Whether the broker has taken it; waits no longer than ``timeout_s`` for that and for it to close the
+        connection. Afterwards the link is off and stays so. False at once if there is no connection.
         """
         goodbye = _Goodbye(Document(self._topics.status, payload), threading.Event())
         with self._lock:
@@ -207,11 +207,9 @@ class Link:
                 return False
             self._goodbye = goodbye
         self._wake()
-        goodbye.done.wait(timeout_s)
-        self._finished = True
-        self._wake()
-        # The thread still says DISCONNECT; that takes no answer, so it is quick, or given up.
-        goodbye.done.wait(_CLOSING_S)
+        if not goodbye.done.wait(timeout_s):
+            self._finished = True  # the thread still says DISCONNECT, for which it waits for nobody
+            self._wake()
         return goodbye.delivered
 
     def kick(self, reason: str) -> None:
@@ -253,7 +251,7 @@ class Link:
             if self._tally.counters["turn_errors"] != before:  # malformed packets, or a defect of ours
                 self._lost(_defect(self._conversation is not None), now_s)
             self._snapshot = self._status(now_s)
-            self.progress.woke(bool(ready) or bool(worked))
+            self.progress.woke(bool(worked))
         self._end()
 
     def _sleep_s(self) -> float:
@@ -284,11 +282,15 @@ class Link:
                 self._gone(now_s)
             return True
         if conversation is not None:
+            wire = conversation.session.wire
+            before = wire.received_bytes + wire.sent_bytes
             self._converse(conversation, now_s, readable, writable)
-            return True
+            if self._goodbye is not None and self._conversation is None:
+                self._gone(now_s)  # lost before it was answered: nobody is left to say it to
+            return wire.received_bytes + wire.sent_bytes != before or self._conversation is None
         if self._connector is not None:
             self._connect(self._connector, now_s)
-            return True
+            return self._connector is None
         if self._finished:
             self._gone(now_s)
         elif self._next_attempt_s is not None and now_s >= self._next_attempt_s:
@@ -321,12 +323,12 @@ class Link:
         elif self._closing_s is None:
             conversation.goodbye = goodbye.document
             if conversation.goodbye_answer is not None or self._finished:
-                goodbye.delivered = (
-                    conversation.goodbye_answer or 0
-                ) < 0x80 and conversation.goodbye_answer is not None
+                answer = conversation.goodbye_answer
+                goodbye.delivered = answer is not None and answer < 0x80
                 self._finished = True
                 conversation.session.disconnect()
-                self._closing_s = now_s + _CLOSING_S
+                # Who has not answered in all this time will not close either.
+                self._closing_s = now_s + (_CLOSING_S if answer is not None else 0.0)
 
     def _converse(self, conversation: Conversation, now_s: float, readable: bool, writable: bool) -> None:
         was_connected = conversation.connected_s is not None
@@ -500,6 +502,7 @@ class Link:
         if self._state is not LinkState.OFF:
             self._enter(LinkState.OFF, now_s)
         if self._goodbye is not None:
+            self._snapshot = self._status(now_s)
             self._goodbye.done.set()
 
     def _end(self) -> None:
@@ -559,6 +562,7 @@ class Link:
             window=window.allowed,
             unacknowledged_records=window.records,
             oldest_unacknowledged_ns=_ns(window.oldest_s),
+            unanswered_ns=_ns(conversation.asked_s) if conversation is not None else None,
             last_received_ns=_ns(tally.last_received_s),
             last_ack_ns=_ns(tally.last_ack_s),
             keepalive_s=memory.keepalive.interval_s,

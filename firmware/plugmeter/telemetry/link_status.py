@@ -37,6 +37,8 @@ class LinkStatus:
     """Numbers that were sent on this connection and are not acknowledged."""
     oldest_unacknowledged_ns: int | None = None
     """When the oldest of them was first sent."""
+    unanswered_ns: int | None = None
+    """Since when the broker owes an answer to what was sent on this connection (PUBACK, PINGRESP, ...)."""
     last_received_ns: int | None = None
     """When the broker last said anything, on this or an earlier connection."""
     last_ack_ns: int | None = None

@@ -313,15 +313,15 @@ class Outbox:
         """When the next commit is due (time.monotonic_ns), however far away. With the lock of _changed."""
         if self._write_trouble is not None:
             return self._retry_at_ns
-        if self._suspect or self._limits is not self._applied or self._intake.is_urgent():
+        if self._suspect or self._limits is not self._applied:
             return 0
         since = [self._acks_since_ns] if self._acks else []
         waits_ns = self._intake.waits_since_ns()
         if waits_ns is not None:
             since.append(waits_ns)
-        if not since:  # also while someone flushes who has not woken up yet: turning would keep him from it
+        if not since:
             return self._overdue_at_ns
-        if self._flushing:
+        if self._flushing or self._intake.is_urgent():
             return 0
         # a commit is over within the interval, not only begun
         interval_s = self._limits.commit_interval_s
@@ -341,6 +341,7 @@ class Outbox:
                 self._could_not_write(error)
                 return True
             except PlugmeterError as error:
+                self._counters["write_errors"] += 1
                 self._in_trouble(str(error))
                 return True
         if done is not None and done.told:

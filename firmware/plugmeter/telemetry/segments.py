@@ -200,10 +200,14 @@ class Segments:
 
 def spans(connection: sqlite3.Connection, where: str, arguments: Sequence[Any]) -> list[Span]:
     """Segments in one value: each further row would give the interpreter's lock away once more."""
-    return [
+    found = [
         Span(first, last, live, mask, segment.parse_gone(gone))
         for first, last, live, mask, gone, _ in span_rows(connection, where, arguments)
     ]
+    for span in found:
+        if ranges.total(span.living) != span.live:
+            raise SegmentDamaged(f"segment {span.first} does not know how many records it has")
+    return found
 
 
 def span_rows(connection: sqlite3.Connection, where: str, arguments: Sequence[Any]) -> list[list[Any]]:

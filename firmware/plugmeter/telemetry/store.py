@@ -137,7 +137,7 @@ class Store:
         """Whether a commit is due although nothing came in: something is too old, or its age must be
         noted."""
         lived_ns = self._lived_ns(self._now())
-        if change.is_mark_due(self.state, self._limits, lived_ns, self.books.produced):
+        if change.is_mark_due(self.state, self._limits, lived_ns):
             return True
         before = change.expired_before(self._connection, self._limits, lived_ns)
         (lowest,) = self._connection.execute("SELECT min(first) FROM segments").fetchone()
@@ -148,8 +148,8 @@ class Store:
         free = self.state.free_pages
         if free < _FREE_PAGES or free * PAGE_BYTES < self.state.used_bytes:
             return False
-        # fetchall: each step frees one page
-        self._connection.execute(f"PRAGMA incremental_vacuum({_FREED_AT_ONCE})").fetchall()
+        # a script: each step frees one page, and execute() takes one step only
+        self._connection.executescript(f"PRAGMA incremental_vacuum({_FREED_AT_ONCE})")
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self.state = self._look()
         return self.state.free_pages < free
@@ -181,7 +181,7 @@ class Store:
             self.abandon()
             why = damage_of(error)
             if isinstance(error, sqlite3.Error) and why is None:
-                raise PlugmeterError(f"{shown(self._path)}: {database.in_words(error)}") from None
+                raise PlugmeterError(f"{shown(self._path)}: {database.in_words(error, self._path)}") from None
             if why is None:
                 raise
         if aside is not None:

@@ -52,7 +52,7 @@ def test_a_run_reaches_the_controller_whole(tmp_path: Path, broker: Mosquitto) -
         verdicts = {e["id"] for e in onlooker.events if e["type"] == "plugmeter.verdict.v1"
                     and e["data"]["run"] == ended["run"]}  # fmt: skip
         assert len(verdicts) == 8
-        assert {"stream", "start", "transition", "signal", "health", "link"} <= set(kinds)
+        assert {"stream", "transition", "signal", "health", "link"} <= set(kinds)
         eventually(lambda: onlooker.document("status").get("state") == "stopped", "the death on purpose")
 
 

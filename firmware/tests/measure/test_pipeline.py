@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugmeter.measure.pipeline import LATEST_NS, Pipeline
+from plugmeter.measure.pipeline import LATEST_NS, NEWS_KEPT, News, Pipeline
 from plugmeter.measure.report import build, to_json
 from plugmeter.measure.stages import Stage
 from plugmeter.records import (
@@ -403,3 +403,47 @@ def test_a_witness_that_the_run_does_not_know_of_makes_it_invalid() -> None:
     assert "witness inotify: it never said how much it was offered" in " ".join(
         report["certificate"]["reasons"]
     )
+
+
+# -- news: for who follows a run while it is made -------------------------------------------------------
+
+
+def plugs(count: int) -> list[Record]:
+    """So many plugs and pulls that nobody saw, 200 ms apart."""
+    return [Edge(BEGIN + n * 200 * MS, "1-1", n % 2 == 1, n) for n in range(1, 1 + count)]
+
+
+def test_who_does_not_follow_has_no_news() -> None:
+    pipeline = Pipeline(START)
+    pipeline.feed([*plugs(4), Gap(BEGIN + MS, "udev", "socket_queue", 2, BEGIN)])
+    pipeline.finish(RunEnd(BEGIN + 60_000 * MS))
+    assert (pipeline.verdicts.expected, pipeline.take_news()) == (4, News())
+
+
+def test_news_are_told_once_each_and_the_last_after_the_end() -> None:
+    pipeline = Pipeline(START)
+    pipeline.follow()
+    gap = Gap(BEGIN + MS, "udev", "socket_queue", 2, BEGIN)
+    pipeline.feed([*plugs(4), gap])
+    pipeline.advance(BEGIN + 100 * MS)
+    assert pipeline.take_news() == News((), (gap,))
+    assert pipeline.take_news() == News()
+    pipeline.advance(BEGIN + 50_000 * MS)
+    first = pipeline.take_news()
+    pipeline.feed([Edge(BEGIN + 51_000 * MS, "1-1", True, 5), Edge(BEGIN + 52_000 * MS, "1-1", False, 6)])
+    pipeline.finish(RunEnd(BEGIN + 90_000 * MS))
+    last = pipeline.take_news()
+    told = [[verdict.episode.ordinal for verdict in news.verdicts] for news in (first, last)]
+    assert told == [[1, 2, 3, 4], [5, 6]]
+    assert {verdict.outcome for verdict in (*first.verdicts, *last.verdicts)} == {"lost"}
+    assert pipeline.take_news() == News()
+
+
+def test_news_that_nobody_takes_are_bounded_and_counted() -> None:
+    pipeline = Pipeline(START)
+    pipeline.follow()
+    pipeline.feed([Gap(BEGIN + n, "udev", "socket_queue", 1, BEGIN) for n in range(NEWS_KEPT + 7)])
+    pipeline.advance(BEGIN + MS)
+    news = pipeline.take_news()
+    assert (len(news.gaps), news.omitted) == (NEWS_KEPT, 7)
+    assert pipeline.take_news() == News()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import pytest
@@ -26,6 +26,11 @@ def all_of(end: socket.socket) -> list[bytes]:
     while data := end.recv(65_536):
         heard += data
     return heard.splitlines(keepends=True)
+
+
+def say_all(outgoing: Outgoing, lines: Sequence[bytes]) -> None:
+    for line in lines:
+        outgoing.say(line)
 
 
 def raw(number: int, count: int = 1) -> bytes:
@@ -117,7 +122,7 @@ def test_who_has_to_be_heard_waits_for_room(ends: tuple[socket.socket, socket.so
     outgoing = Outgoing(there, most_lines=2)
     outgoing.start()
     said = [wire.encode(wire.Note(f"{number}" * 1000)) for number in range(200)]
-    speaker = threading.Thread(target=lambda: [outgoing.say(line) for line in said])
+    speaker = threading.Thread(target=lambda: say_all(outgoing, said))
     speaker.start()
     speaker.join(0.3)
     assert speaker.is_alive(), "nobody has read: it cannot have been taken"
@@ -176,9 +181,8 @@ def test_nobody_waits_for_a_listener_that_is_gone(
     here, there = ends
     outgoing = Outgoing(there, most_lines=1)
     outgoing.start()
-    speaker = threading.Thread(
-        target=lambda: [outgoing.say(wire.encode(wire.Note("x" * 1000))) for _ in range(5000)]
-    )
+    said = [wire.encode(wire.Note("x" * 1000))] * 5000
+    speaker = threading.Thread(target=lambda: say_all(outgoing, said))
     speaker.start()
     if dies == "end":
         here.close()

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from plugmeter import config
 from plugmeter.errors import UsageError
 from plugmeter.runner.plans import plan_of
+from plugmeter.sections import Config
 
 
-def configured(**daemon: object) -> config.Config:
+def configured(**daemon: object) -> Config:
     return config.from_table({"daemon": {"state_directory": "/state", **daemon}}, "f.toml")
 
 

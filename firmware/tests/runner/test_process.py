@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,10 +32,10 @@ def test_how_it_ended(code: str, status: int) -> None:
     assert process.poll() == status
 
 
-def answer(code: str, **more: set[signal.Signals]) -> str:
+def answer(code: str, blocked: Collection[signal.Signals] = ()) -> str:
     """What a child prints."""
     here, there = os.pipe()
-    process = Process(python(code), [(there, 1)], **more)
+    process = Process(python(code), [(there, 1)], blocked=blocked)
     os.close(there)
     with open(here) as pipe:
         said = pipe.read()

@@ -22,10 +22,13 @@ def python(code: str) -> Sequence[str]:
 
 def test_the_self_test_in_a_child() -> None:
     ticks: list[int] = []
+
+    def tick() -> bool:
+        ticks.append(1)
+        return True
+
     try:
-        result = selftest(
-            {"sticks": 12, "seed": 3}, environment=ENVIRONMENT, tick=lambda: not ticks.append(1)
-        )
+        result = selftest({"sticks": 12, "seed": 3}, environment=ENVIRONMENT, tick=tick)
     except PlugmeterError as error:
         if "forbids the namespace" in str(error):
             pytest.skip(f"needs a namespace to inject uevents in: {error}")

@@ -17,8 +17,14 @@ CONFIG = "etc/plugmeter/plugmeter.toml"
 
 
 def configuration(port: int, more: str = "") -> str:
-    """A device without wires, which reports to a broker of this test."""
-    return f'[daemon]\ndevice = "box"\nrig = "passive"\n[mqtt]\nhost = "127.0.0.1"\nport = {port}\n{more}'
+    """A device without wires, which reports to a broker of this test.
+
+    No udev: its udevd runs only where /sys can be written to (ConditionPathIsReadWrite), in no container.
+    """
+    return (
+        '[daemon]\ndevice = "box"\nrig = "passive"\n[witnesses]\nudev = false\n'
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\n{more}'
+    )
 
 
 @pytest.fixture
@@ -39,6 +45,7 @@ def service(box: Container, broker: Mosquitto) -> Iterator[Container]:
     yield box
     box.run("systemctl", "kill", "--signal=KILL", UNIT, check=False)
     box.run("systemctl", "stop", UNIT, check=False)
+    box.run("systemctl", "reset-failed", UNIT, check=False)
 
 
 def start(box: Container) -> None:
@@ -56,7 +63,7 @@ def test_it_is_active_only_once_it_is_ready(service: Container) -> None:
     moved = [entry for entry in said if entry.get("PLUGMETER_STAGE") == "running"]
     assert len(moved) == 1 and moved[0]["MESSAGE_ID"]
     asked = service.run("/usr/lib/plugmeter/plugmeter", "status", "--config", f"/{CONFIG}", "--json")
-    assert json.loads(asked.stdout)["stage"] == "running"
+    assert json.loads(asked.stdout)["status"]["stage"] == "running"
 
 
 def test_it_runs_as_its_own_user_with_no_capability(service: Container) -> None:

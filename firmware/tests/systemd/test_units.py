@@ -51,8 +51,8 @@ def test_the_sandbox_is_tight_enough_with_ebpf_allowed(box: Container) -> None:
 
 def test_the_user_and_the_folders_are_there(box: Container) -> None:
     assert box.run("getent", "passwd", "plugmeter").stdout.count("nologin") == 1
-    shown = box.run("stat", "--format=%U %a", "/var/lib/plugmeter", "/run/plugmeter").stdout
-    assert shown.splitlines() == ["plugmeter 750", "plugmeter 755"]
+    shown = box.run("stat", "--format=%U %a", "/var/lib/plugmeter", "/etc/plugmeter").stdout
+    assert shown.splitlines() == ["plugmeter 750", "root 755"]
 
 
 def test_the_self_test_runs_for_whom_it_is_meant(box: Container) -> None:

@@ -108,6 +108,8 @@ def bench(chaos: Chaos) -> Iterator[Bench]:
     bench = Bench(chaos.port).start()
     yield bench
     bench.link.stop()
+    counters = bench.link.status().counters
+    assert not [name for name in counters if name.endswith("_errors")], bench.diary.entries
 
 
 def test_records_arrive_and_are_deleted_on_the_acknowledgement(
@@ -266,6 +268,16 @@ def test_documents(bench: Bench, broker: Mosquitto, controller: TrivialControlle
     assert not bench.link.set_document(topic, bytes(300_000))
 
 
+def test_a_birth_that_was_refused_is_said_again(broker: Mosquitto, controller: TrivialController) -> None:
+    with Chaos(broker.port) as chaos:
+        chaos.rewrite_puback(0x97, count=2, topic="/status")
+        bench = Bench(chaos.port).start()
+        eventually(lambda: len(controller.statuses()) >= 3, "said three times")
+        assert bench.link.status().connects == 1
+        assert bench.diary.events().count("document-refused") == 1
+        bench.link.stop()
+
+
 def test_goodbye(bench: Bench, controller: TrivialController) -> None:
     bench.outbox.produce(10)
     bench.delivered()
@@ -380,11 +392,16 @@ def test_kick(bench: Bench, controller: TrivialController) -> None:
     assert bench.diary.says("half open, says the kernel")
 
 
-def test_idle_wakes_about_once_a_second_and_progress_moves(bench: Bench) -> None:
+def test_idle_it_wakes_up_now_and_then_and_finds_nothing(broker: Mosquitto) -> None:
+    bench = Bench(broker.port, keepalive_s=60, timing=Timing()).start()
     bench.connected()
-    before = bench.link.progress.wakeups
-    eventually(lambda: bench.link.progress.wakeups >= before + 3, "progress")
-    assert bench.link.progress.work <= bench.link.progress.wakeups
+    progress = bench.link.progress
+    eventually(lambda: progress.wakeups > progress.work, "an idle turn")
+    wakeups, work = progress.wakeups, progress.work
+    eventually(lambda: progress.wakeups >= wakeups + 2, "progress")
+    assert progress.wakeups < wakeups + 50, "it spins"
+    assert progress.work == work
+    bench.link.stop()
 
 
 def test_no_broker_configured(broker: Mosquitto) -> None:
@@ -511,7 +528,9 @@ def _refusal(bench: Bench, words: str) -> None:
     eventually(lambda: bench.state is LinkState.BROKEN, f"the breaker is open: {bench.diary.entries}")
     status = bench.link.status()
     assert words in (status.last_failure or "")
-    assert status.tls_failures == 1 and status.breaker == "open"
+    # In TLS 1.3 a client learns only after its handshake that the broker does not want it, and if the
+    # broker's alert is overtaken by its reset, only at the next attempt.
+    assert status.tls_failures >= 1 and status.breaker == "open"
     bench.link.stop()
 
 
@@ -564,8 +583,10 @@ def test_a_client_certificate_of_a_stranger(tmp_path: Path, authority: Authority
 
 
 def test_tls_to_a_port_without_it(broker: Mosquitto, tmp_path: Path, authority: Authority) -> None:
-    bench = Bench(broker.port, tls=True, ca_file=authority.ca_file).start()
+    timing = Timing(connect_s=0.5, retry_s=0.05)
+    bench = Bench(broker.port, tls=True, ca_file=authority.ca_file, timing=timing).start()
     bench.failed("tls")
+    assert bench.link.status().breaker == "closed"  # it might have been the network
     bench.link.stop()
 
 
@@ -639,7 +660,7 @@ def test_lies_do_not_end_the_thread(words: bytes) -> None:
     bench = Bench(liar.port).start()
     eventually(
         lambda: sum(bench.link.status().failures.values()) >= 2,
-        f"given up and tried again: {bench.link.status()}",
+        "given up and tried again",
     )
     before = bench.link.progress.wakeups
     eventually(lambda: bench.link.progress.wakeups > before, "alive")

@@ -215,8 +215,7 @@ class Operator:
         return None
 
     def _busy(self) -> Refusal | None:
-        if self._closing or self._effects.restarting:
-            return Refusal(Why.BUSY, "the daemon is about to end: send it again later")
+        """What comes while the daemon ends is accepted all the same: the next one carries it on."""
         if self._effects.waiting >= self._limits.waiting:
             return Refusal(Why.BUSY, f"{self._effects.waiting} commands wait already: send it again later")
         if not self._commands_limiter.take(time.monotonic_ns()):

@@ -1,0 +1,331 @@
+"""Booking: what arrived becomes one transaction of the store, and what may be acknowledged after it.
+
+What is acknowledged is in the database: a record as it is, or (a number that came a second time with
+different content, as from a device whose state was restored from a copy) beside the first in ``conflict``.
+Transactions of two controllers on one database cannot disturb each other: the first statement for a
+device locks its row, and devices are taken in the order of their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from plugmeter.controller import extracts
+from plugmeter.controller.arrivals import Arrival, Arrivals, Burial, CommandState, DeviceArrivals, Document
+from plugmeter.controller.store import Session, Store, upsert
+from plugmeter.telemetry import ranges
+from plugmeter.telemetry.ranges import Range, Ranges
+
+_RECORD = "record"
+_TOMBSTONE = "tombstone"
+_BIGGEST = 2**63 - 1
+
+
+@dataclass(slots=True)
+class Booked:
+    """What one transaction did; it counts only once it is committed."""
+
+    acknowledge: dict[str, dict[str, Ranges]] = field(default_factory=dict)
+    """Device to stream to the numbers that are safe now, those that were before among them."""
+    records: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    refused: int = 0
+    tombstones: int = 0
+    problems: int = 0
+
+
+def book(store: Store, arrivals: Arrivals, now_ms: int) -> Booked:
+    """One transaction. Raises StoreTrouble: then nothing of it happened, and nothing may be acknowledged."""
+    booked = Booked()
+    with store.writing() as session:
+        for name in sorted(arrivals.devices):
+            _Device(session, booked, name, now_ms).book(arrivals.devices[name])
+    return booked
+
+
+class _Device:
+    def __init__(self, session: Session, booked: Booked, name: str, now_ms: int) -> None:
+        self._session = session
+        self._booked = booked
+        self._name = name
+        self._now_ms = now_ms
+        self._extracts = extracts.Extracts()
+        ((self._id,),) = session.rows(
+            "INSERT INTO device (name, first_ms) VALUES (?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET first_ms = device.first_ms RETURNING id",
+            (name, now_ms),
+        )
+
+    def book(self, arrived: DeviceArrivals) -> None:
+        session, now_ms = self._session, self._now_ms
+        before = (self._booked.records, self._booked.duplicates, self._booked.conflicts, self._booked.refused)
+        for name in sorted(arrived.streams):
+            self._stream(name, arrived.streams[name].records, arrived.streams[name].tombstones)
+        for kind, document in sorted(arrived.documents.items()):
+            self._document(kind, document)
+        for command in arrived.commands.values():
+            self._command(command)
+        self._extracts.write(session, self._id)
+        records, duplicates, conflicts, refused = (
+            after - earlier
+            for after, earlier in zip(
+                (self._booked.records, self._booked.duplicates, self._booked.conflicts, self._booked.refused),
+                before,
+                strict=True,
+            )
+        )
+        self._booked.problems += arrived.problem_count
+        problem = arrived.problems[-1] if arrived.problems else ""
+        if refused:
+            problem = f"{refused} records of a stream that belongs to another device were refused"
+        session.run(
+            "UPDATE device SET heard_ms = CASE WHEN ? = 1 THEN ? ELSE heard_ms END, records = records + ?,"
+            " bytes = bytes + ?, duplicates = duplicates + ?, conflicts = conflicts + ?,"
+            " refused = refused + ?, problems = problems + ? WHERE id = ?",
+            (
+                int(arrived.live), now_ms, records, arrived.payload_bytes, duplicates, conflicts, refused,
+                arrived.problem_count, self._id,
+            ),
+        )  # fmt: skip
+        if problem:
+            session.run(
+                "UPDATE device SET problem = ?, problem_ms = ? WHERE id = ?", (problem, now_ms, self._id)
+            )
+
+    def _stream_id(self, name: str) -> int | None:
+        """The stream's id; None where it is another device's."""
+        self._session.run(
+            "INSERT INTO stream (name, device, first_ms, heard_ms) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (name) DO NOTHING",
+            (name, self._id, self._now_ms, self._now_ms),
+        )
+        ((found, owner),) = self._session.rows("SELECT id, device FROM stream WHERE name = ?", (name,))
+        return int(found) if owner == self._id else None
+
+    def _stream(self, name: str, records: Sequence[Arrival], tombstones: Sequence[Burial]) -> None:
+        stream = self._stream_id(name)
+        if stream is None:
+            self._booked.refused += len(records) + len(tombstones)
+            return
+        held = ranges.merge(self._records(stream, records), self._tombstones(stream, tombstones))
+        self._session.run("UPDATE stream SET heard_ms = ? WHERE id = ?", (self._now_ms, stream))
+        self._booked.acknowledge.setdefault(self._name, {})[name] = held
+
+    def _records(self, stream: int, records: Sequence[Arrival]) -> Ranges:
+        if not records:
+            return ()
+        unique: dict[int, Arrival] = {}
+        again: list[Arrival] = []
+        for record in records:
+            if record.seq in unique:
+                again.append(record)
+            else:
+                unique[record.seq] = record
+        arrived = ranges.runs(unique)
+        there = self._covered(stream, _RECORD, arrived)
+        fresh_ranges = ranges.subtract(arrived, there)
+        fresh = list(unique.values())
+        if ranges.total(fresh_ranges) != len(fresh):
+            known = _members(ranges.intersect(arrived, there))
+            again += [record for record in fresh if record.seq in known]
+            fresh = [record for record in fresh if record.seq not in known]
+        if fresh:
+            inserted = self._session.insert_records(
+                stream, self._now_ms, [(each.seq, each.kind, each.time_ms, each.data) for each in fresh]
+            )
+            if inserted != len(fresh):
+                raise RuntimeError(
+                    f"of {len(fresh)} records that stream {stream} was not to have, it took {inserted}: its "
+                    "coverage is wrong"
+                )
+            self._cover(stream, _RECORD, fresh_ranges, there)
+            for each in fresh:
+                if each.kind != "raw":
+                    self._extracts.add(stream, each)
+        conflicts = self._compare(stream, again) if again else 0
+        self._booked.records += len(fresh)
+        self._booked.duplicates += len(again) - conflicts
+        self._booked.conflicts += conflicts
+        self._session.run(
+            "UPDATE stream SET records = records + ?, duplicates = duplicates + ?, conflicts = conflicts + ?"
+            " WHERE id = ?",
+            (len(fresh), len(again) - conflicts, conflicts, stream),
+        )
+        self._beginning(stream)
+        return arrived
+
+    def _beginning(self, stream: int) -> None:
+        if (told := self._extracts.beginnings.pop(stream, None)) is not None:
+            self._session.run(
+                "UPDATE stream SET previous = ?, reason = ?, set_aside = ? WHERE id = ?", (*told, stream)
+            )
+
+    def _compare(self, stream: int, again: Sequence[Arrival]) -> int:
+        """Hold what came again against what is there; keep what differs beside it. How many differ anew."""
+        conflicts = 0
+        for record in again:
+            found = self._session.rows(
+                "SELECT kind, data FROM record WHERE stream = ? AND seq = ?", (stream, record.seq)
+            )
+            if found[0] == (record.kind, record.data):
+                continue
+            digest = hashlib.sha256(f"{record.kind}\n{record.data}".encode()).hexdigest()
+            conflicts += self._session.run(
+                "INSERT INTO conflict (stream, seq, digest, kind, time_ms, received_ms, data)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (stream, record.seq, digest, record.kind, record.time_ms, self._now_ms, record.data),
+            )
+        return conflicts
+
+    def _tombstones(self, stream: int, tombstones: Sequence[Burial]) -> Ranges:
+        if not tombstones:
+            return ()
+        arrived = ranges.normalise((each.first, each.last) for each in tombstones)
+        there = self._covered(stream, _TOMBSTONE, arrived)
+        fresh = ranges.subtract(arrived, there)
+        self._session.many(
+            "INSERT INTO tombstone (stream, first, last, reason, rank, time_ms, received_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            [(stream, t.first, t.last, t.reason, t.rank, t.time_ms, self._now_ms) for t in tombstones],
+        )
+        if fresh:
+            self._cover(stream, _TOMBSTONE, fresh, there)
+            self._session.run(
+                "UPDATE stream SET tombstoned = tombstoned + ? WHERE id = ?",
+                (min(ranges.total(fresh), _BIGGEST), stream),
+            )
+        self._booked.tombstones += len(tombstones)
+        return arrived
+
+    def _covered(self, stream: int, what: str, arrived: Ranges) -> Ranges:
+        """The ranges that are there already and overlap or touch what arrived."""
+        found: set[Range] = set()
+        for first, last in arrived:
+            # Ranges of one stream do not overlap: of those that begin before, only the last can reach here.
+            below = self._session.rows(
+                "SELECT first, last FROM coverage WHERE stream = ? AND what = ? AND first < ?"
+                " ORDER BY first DESC LIMIT 1",
+                (stream, what, first),
+            )
+            found.update((a, b) for a, b in below if b >= first - 1)
+            found.update(
+                (a, b)
+                for a, b in self._session.rows(
+                    "SELECT first, last FROM coverage"
+                    " WHERE stream = ? AND what = ? AND first BETWEEN ? AND ?",
+                    (stream, what, first, min(last + 1, _BIGGEST)),
+                )
+            )
+        return tuple(sorted(found))
+
+    def _cover(self, stream: int, what: str, fresh: Ranges, there: Ranges) -> None:
+        """Add ``fresh``; ``there`` is what touches it or overlaps what it came with."""
+        after = ranges.merge(fresh, there)
+        gone = [each for each in there if each not in after]
+        new = [each for each in after if each not in there]
+        if gone:
+            self._session.many(
+                "DELETE FROM coverage WHERE stream = ? AND what = ? AND first = ?",
+                [(stream, what, first) for first, _ in gone],
+            )
+        self._session.many(
+            "INSERT INTO coverage (stream, what, first, last) VALUES (?, ?, ?, ?)",
+            [(stream, what, first, last) for first, last in new],
+        )
+
+    def _document(self, kind: str, document: Document) -> None:
+        if kind == "summary" and not self._account(document):
+            return
+        self._session.run(_SET_DOCUMENT, (self._id, kind, self._now_ms, document.text))
+
+    def _account(self, document: Document) -> bool:
+        """Book the outbox's account; whether the summary is news (a broker may hold an old one)."""
+        said: Mapping[str, Any] = document.value["outbox"]
+        stream = self._stream_id(str(said["stream"]))
+        if stream is None:
+            self._booked.refused += 1
+            return False
+        produced, acknowledged, tombstoned, pending, oldest = (
+            int(said[key]) for key in ("produced", "acknowledged", "tombstoned", "pending", "oldest_pending")
+        )
+        unannounced = said.get("unannounced")
+        if not (isinstance(unannounced, int) and 0 <= unannounced <= _BIGGEST):
+            unannounced = None
+        before = self._session.rows(
+            "SELECT produced, oldest_pending FROM account WHERE stream = ?", (stream,)
+        )
+        if before and document.retained and (produced, oldest) < before[0]:
+            return False
+        wrong = contradiction(
+            produced, acknowledged, tombstoned, pending, oldest, before[0] if before else None
+        )
+        self._session.run(
+            _SET_ACCOUNT,
+            (
+                stream,
+                self._now_ms,
+                produced,
+                acknowledged,
+                tombstoned,
+                pending,
+                oldest,
+                unannounced,
+                int(bool(wrong)),
+            ),
+        )
+        if wrong:
+            self._session.run("UPDATE account SET contradiction = ? WHERE stream = ?", (wrong, stream))
+        return True
+
+    def _command(self, command: CommandState) -> None:
+        if not command.text:
+            return  # cleared: what became of it stays known
+        before = self._session.rows(
+            "SELECT body FROM command WHERE device = ? AND op = ? AND id = ?",
+            (self._id, command.op, command.id),
+        )
+        if before != [(command.text,)]:  # retained documents come again with each connection
+            self._session.run(
+                _SET_COMMAND, (self._id, command.op, command.id, self._now_ms, command.state, command.text)
+            )
+
+
+_SET_DOCUMENT = upsert("document", ("device", "kind"), ("received_ms", "body"))
+_SET_ACCOUNT = upsert(
+    "account",
+    ("stream",),
+    ("received_ms", "produced", "acknowledged", "tombstoned", "pending", "oldest_pending", "unannounced"),
+    ("contradictions",),
+)
+_SET_COMMAND = upsert("command", ("device", "op", "id"), ("received_ms", "state", "body"))
+
+
+def contradiction(
+    produced: int,
+    acknowledged: int,
+    tombstoned: int,
+    pending: int,
+    oldest_pending: int,
+    before: tuple[int, int] | None = None,
+) -> str:
+    """What is wrong with an account in itself, or against the one before it (produced, oldest_pending)."""
+    if produced != acknowledged + tombstoned + pending:
+        parts = f"acknowledged {acknowledged} + tombstoned {tombstoned} + pending {pending}"
+        return f"produced {produced} is not {parts}"
+    if not 1 <= oldest_pending <= produced + 1:
+        return f"oldest pending {oldest_pending} is outside of 1 to {produced + 1}"
+    if produced - oldest_pending + 1 < pending:
+        return f"{pending} pending do not fit between {oldest_pending} and {produced}"
+    if before is not None and produced < before[0]:
+        return f"produced went back from {before[0]} to {produced}"
+    if before is not None and oldest_pending < before[1]:
+        return f"oldest pending went back from {before[1]} to {oldest_pending}"
+    return ""
+
+
+def _members(of: Ranges) -> frozenset[int]:
+    return frozenset(number for first, last in of for number in range(first, last + 1))

@@ -1,0 +1,107 @@
+"""What the audit needs from the store: each stream's numbers, in ranges, from the records themselves."""
+
+from __future__ import annotations
+
+from plugmeter.controller.audit import Books, Told
+from plugmeter.controller.store import Session, Store
+from plugmeter.errors import UsageError
+from plugmeter.telemetry import ranges, strictjson
+from plugmeter.telemetry.ranges import Ranges
+
+_LIMIT_BYTES = 1 << 20
+
+
+def read_books(store: Store, device: str | None = None) -> list[Books]:
+    """All streams of one device or of all, in the order in which they began; all of one moment.
+
+    Reads the key of every record: some seconds for ten millions. Raises UsageError for a device that has
+    never reported, StoreTrouble.
+    """
+    with store.reading() as session:
+        devices = session.rows("SELECT id, name FROM device ORDER BY name")
+        if device is not None:
+            devices = [row for row in devices if row[1] == device]
+            if not devices:
+                raise UsageError(f"no device {device!r} has reported; see plugmeter controller devices")
+        return [books for device_id, name in devices for books in books_of(session, device_id, name)]
+
+
+def books_of(session: Session, device: int, name: str, *, quick: bool = False) -> list[Books]:
+    """The streams of one device. ``quick`` believes our index (``coverage``) and reads no records."""
+    streams = session.rows(
+        "SELECT id, name, previous, reason, duplicates, conflicts FROM stream WHERE device = ?"
+        " ORDER BY first_ms, id",
+        (device,),
+    )
+    present = present_stream(session, device)
+    followers = {previous: reason for _, _, previous, reason, *_ in streams if previous is not None}
+    found = []
+    for stream, stream_name, previous, _, duplicates, conflicts in streams:
+        over: str | None = None
+        if stream_name in followers:
+            over = f"the next stream began because this one's database was {followers[stream_name] or 'gone'}"
+        elif stream_name != present:
+            over = "the device reports as another stream now"
+        covered = _covered(session, stream)
+        found.append(
+            Books(
+                device=name,
+                stream=stream_name,
+                stored=covered if quick else _stored(session, stream),
+                covered=covered,
+                buried=_buried(session, stream),
+                told=_told(session, stream),
+                duplicates=duplicates,
+                conflicts=conflicts,
+                over_because=over,
+                previous=previous,
+            )
+        )
+    return found
+
+
+def present_stream(session: Session, device: int) -> str | None:
+    """The stream that a device reports as now: of its status or its summary, whichever came last."""
+    documents = session.rows(
+        "SELECT kind, body FROM document WHERE device = ? AND kind IN ('status', 'summary')"
+        " ORDER BY received_ms DESC, kind DESC",
+        (device,),
+    )
+    for kind, body in documents:
+        value = strictjson.decode(str(body).encode(), limit_bytes=_LIMIT_BYTES)
+        named = value.get("stream") if kind == "status" else value.get("outbox", {}).get("stream")
+        owned = session.rows("SELECT 1 FROM stream WHERE name = ? AND device = ?", (named, device))
+        if owned:
+            return str(named)
+    newest = session.rows(
+        "SELECT name FROM stream WHERE device = ? ORDER BY heard_ms DESC, id DESC LIMIT 1", (device,)
+    )
+    return str(newest[0][0]) if newest else None
+
+
+def _stored(session: Session, stream: int) -> Ranges:
+    rows = session.rows(
+        "SELECT min(seq), max(seq) FROM (SELECT seq, seq - row_number() OVER (ORDER BY seq) AS island"
+        " FROM record WHERE stream = ?) AS numbered GROUP BY island",
+        (stream,),
+    )
+    return ranges.normalise((int(first), int(last)) for first, last in rows)
+
+
+def _covered(session: Session, stream: int) -> Ranges:
+    rows = session.rows("SELECT first, last FROM coverage WHERE stream = ? AND what = 'record'", (stream,))
+    return ranges.normalise((int(first), int(last)) for first, last in rows)
+
+
+def _buried(session: Session, stream: int) -> Ranges:
+    rows = session.rows("SELECT first, last FROM tombstone WHERE stream = ?", (stream,))
+    return ranges.normalise((int(first), int(last)) for first, last in rows)
+
+
+def _told(session: Session, stream: int) -> Told | None:
+    rows = session.rows(
+        "SELECT received_ms, produced, acknowledged, tombstoned, pending, oldest_pending, unannounced,"
+        " contradictions, contradiction FROM account WHERE stream = ?",
+        (stream,),
+    )
+    return Told(*rows[0]) if rows else None

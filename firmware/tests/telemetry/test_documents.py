@@ -1,0 +1,53 @@
+"""Retained documents: the latest wins, all again on a new connection, a bound on all."""
+
+from __future__ import annotations
+
+from plugmeter.telemetry.documents import DOCUMENT_LIMIT_BYTES, DOCUMENTS_LIMIT, Document, Documents
+
+
+def test_the_latest_wins_and_all_come_again() -> None:
+    documents = Documents()
+    for number in range(5):
+        documents.set(Document("a", b"%d" % number))
+    documents.set(Document("b", b"x"))
+    assert documents.take(1_000) == Document("a", b"4")
+    assert documents.take(1_000) == Document("b", b"x")
+    assert documents.take(1_000) is None and not documents.waiting
+    documents.all_again()
+    documents.remove("a")
+    assert documents.take(1_000) == Document("b", b"x")
+    assert documents.take(1_000) is None
+
+
+def test_what_failed_comes_again_but_not_over_a_newer_one() -> None:
+    documents = Documents()
+    old = Document("a", b"old")
+    documents.set(old)
+    assert documents.take(1_000) is old
+    documents.failed(old)
+    assert documents.take(1_000) is old
+    documents.set(Document("a", b"new"))
+    documents.failed(old)
+    assert documents.take(1_000) == Document("a", b"new")
+    documents.failed(old)
+    assert documents.take(1_000) is None
+
+
+def test_bounds() -> None:
+    documents = Documents()
+    assert not documents.set(Document("a", bytes(DOCUMENT_LIMIT_BYTES + 1)))
+    for number in range(DOCUMENTS_LIMIT):
+        assert documents.set(Document(str(number), b""))
+    assert not documents.set(Document("one too many", b""))
+    assert documents.set(Document("7", b"known ones may change"))
+    documents.remove("8")
+    assert documents.set(Document("room again", b""))
+
+
+def test_one_that_the_broker_does_not_take_does_not_hold_up_the_others() -> None:
+    documents = Documents()
+    documents.set(Document("large", bytes(500)))
+    documents.set(Document("small", b"x"))
+    assert documents.take(100) == Document("small", b"x")
+    assert documents.take(100) is None
+    assert documents.waiting

@@ -1,0 +1,191 @@
+"""The sender on an outbox in memory: everything goes, in messages that fit, and again if need be."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plugmeter.telemetry.sender import Parcel, Sender
+from plugmeter.telemetry.window import Window
+from tests.telemetry.outboxes import MemoryOutbox, encode
+
+
+def sender(outbox: MemoryOutbox, most: int = 20, limit: int = 1_000_000) -> tuple[Sender, Window]:
+    window = Window(most, ack_timeout_s=1.0)
+    subject = Sender(outbox, encode, "bench", window)
+    outbox.on_commit(subject.committed)
+    subject.connected(65_535, limit)
+    return subject, window
+
+
+def numbers(parcel: Parcel) -> list[int]:
+    return [each["first"] for each in json.loads(parcel.payload)["events"]]
+
+
+def test_sends_forwards_and_rests_when_there_is_nothing() -> None:
+    outbox = MemoryOutbox()
+    subject, window = sender(outbox)
+    assert subject.next() is None
+    reads = outbox.reads
+    assert subject.next() is None and outbox.reads == reads  # no commit, no look
+    outbox.produce(250)
+    sizes = []
+    while (parcel := subject.next()) is not None:
+        window.sent(parcel.ranges, 0.0)
+        sizes.append(parcel.count)
+    assert sizes == [100, 100, 50]
+
+
+def test_what_is_refused_goes_again_without_what_was_acknowledged_and_with_tombstones() -> None:
+    outbox = MemoryOutbox()
+    subject, window = sender(outbox)
+    outbox.produce(100)
+    parcel = subject.next()
+    assert parcel is not None and parcel.ranges == ((1, 100),) and parcel.again == 0
+    ticket = window.sent(parcel.ranges, 0.0)
+    outbox.acknowledge([(1, 10), (50, 60)])
+    window.acknowledged([(1, 10), (50, 60)])
+    outbox.evict(20, 29)
+    window.refused(ticket)
+    again = subject.next()
+    assert again is not None and again.since_s == 0.0
+    assert again.ranges == ((11, 49), (61, 100))
+    assert again.again == again.count == 69
+    assert [20, 29] in [[e["first"], e["last"]] for e in json.loads(again.payload)["events"]]
+
+
+def test_larger_messages_than_the_broker_takes_are_divided() -> None:
+    outbox = MemoryOutbox()
+    subject, window = sender(outbox, limit=2_000)
+    outbox.produce(40)
+    seen: list[int] = []
+    while len(seen) < 40:
+        parcel = subject.next()
+        assert parcel is not None and len(parcel.payload) <= 2_000
+        seen += numbers(parcel)
+        window.acknowledged(parcel.ranges)
+    assert seen == list(range(1, 41))
+
+
+def test_a_record_that_never_fits_is_told_and_does_not_stop_the_others() -> None:
+    outbox = MemoryOutbox()
+    subject, _ = sender(outbox, limit=2_000)
+    outbox.produce(1)
+    outbox.produce(1, data=b'"' + b"x" * 3_000 + b'"')
+    outbox.produce(1)
+    seen = []
+    while (parcel := subject.next()) is not None:
+        seen += numbers(parcel)
+    assert seen == [1, 3] and subject.unsendable == [2]
+
+
+def test_a_broker_that_does_not_say_its_limit() -> None:
+    outbox = MemoryOutbox()
+    subject, _ = sender(outbox)
+    outbox.produce(100)
+    first = subject.next()
+    assert first is not None
+    subject.message_too_large()
+    subject.connected(20, 1_000_000)
+    second = subject.next()
+    assert second is not None and len(second.payload) <= len(first.payload) // 2
+    assert numbers(second)[0] == 1
+
+
+def test_an_outbox_that_cannot_be_read_is_read_later() -> None:
+    outbox = MemoryOutbox()
+    subject, window = sender(outbox)
+    outbox.produce(10)
+    outbox.fail = OSError(5, "Input/output error")
+    with pytest.raises(OSError, match="Input/output"):
+        subject.next()
+    outbox.fail = None
+    parcel = subject.next()
+    assert parcel is not None
+    window.refused(window.sent(parcel.ranges, 3.0))
+    outbox.fail = OSError(5, "Input/output error")
+    with pytest.raises(OSError, match="Input/output"):
+        subject.next()
+    assert window.records == 10  # still due
+    outbox.fail = None
+    again = subject.next()
+    assert again is not None and again.ranges == ((1, 10),) and again.since_s == 3.0
+
+
+def test_smaller_messages_after_silence() -> None:
+    outbox = MemoryOutbox()
+    subject, _ = sender(outbox)
+    for _ in range(10):
+        subject.silence()
+    outbox.produce(100)
+    parcel = subject.next()
+    assert parcel is not None and parcel.count < 20
+    for _ in range(10):
+        subject.progressed()
+    parcel = subject.next()
+    assert parcel is not None and parcel.count > 80
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("produce"), st.integers(1, 40)),
+            st.tuples(st.just("evict"), st.integers(0, 60)),
+            st.tuples(st.just("send"), st.integers(1, 5)),
+            st.tuples(st.just("acknowledge"), st.integers(0, 10)),
+            st.tuples(st.just("refuse"), st.integers(0, 10)),
+            st.tuples(st.just("reconnect"), st.just(0)),
+        ),
+        max_size=40,
+    )
+)
+def test_whatever_happens_everything_is_acknowledged_in_the_end(steps: list[tuple[str, int]]) -> None:
+    outbox = MemoryOutbox()
+    subject, window = sender(outbox, limit=4_000)
+    under_way: list[tuple[int, Parcel]] = []
+
+    def send() -> bool:
+        parcel = subject.next()
+        if parcel is not None:
+            under_way.append((window.sent(parcel.ranges, 0.0, since_s=parcel.since_s), parcel))
+        return parcel is not None
+
+    for what, how in steps:
+        if what == "produce":
+            outbox.produce(how)
+        elif what == "evict" and how < outbox.produced:
+            pending = [each.seq for each in outbox.next_batch(how, 5, 10_000).records]
+            if pending and pending == list(range(pending[0], pending[0] + len(pending))):
+                outbox.evict(pending[0], pending[-1])
+        elif what == "send":
+            for _ in range(how):
+                send()
+        elif what == "reconnect":
+            subject.connected(how + 5, 4_000)
+            under_way.clear()
+        elif under_way and what in ("acknowledge", "refuse"):
+            ticket, parcel = under_way.pop(how % len(under_way))
+            if what == "refuse":
+                window.refused(ticket)
+            else:
+                window.acknowledged(parcel.ranges)
+                outbox.acknowledge(parcel.ranges)
+    for _ in range(1_000):
+        while send():
+            pass
+        if not under_way:
+            break
+        for _, parcel in under_way:
+            window.acknowledged(parcel.ranges)
+            outbox.acknowledge(parcel.ranges)
+        under_way.clear()
+    subject.rewind()  # as the link does when nothing is under way: tombstones behind its back
+    while send():
+        for _, parcel in under_way:
+            window.acknowledged(parcel.ranges)
+            outbox.acknowledge(parcel.ranges)
+    assert outbox.pending == 0
+    assert window.empty
