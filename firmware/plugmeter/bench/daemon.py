@@ -67,7 +67,7 @@ def controller_command(template: str | None, port: int, folder: Path, *, install
     if not installed:
         return None
     broker, database = f"mqtt://{HOST}:{port}", str(folder / "controller.sqlite")
-    return plugmeter("controller", "serve", "--broker", broker, "--database", database)
+    return plugmeter("controller", "serve", "--no-page", "--broker", broker, "--database", database)
 
 
 class Listener:

@@ -2,7 +2,7 @@
 
 One thread does all of it, one step after the other:
 
-    read -> gather (some 100 ms, 5,000 records) -> one transaction -> PUBACK and the message on the ack topic
+    read -> gather (some 100 ms, 1,000 records) -> one transaction -> PUBACK and the message on the ack topic
 
 So what waits in memory is bounded by the Receive Maximum that we give the broker: without our PUBACKs it
 sends no more. When the database fails, what was read is kept and tried again, and nothing is acknowledged.
@@ -38,7 +38,11 @@ from plugmeter.telemetry import acks, envelope, ranges
 from plugmeter.telemetry.ranges import Ranges
 from plugmeter.telemetry.topics import Topics, every_device
 
+GROUP_EVENTS: Final = 1_000
+"""So many are enough for a commit. A device has 20 messages under way, of 100 records each as a rule, and waits
+then: one that waited for all of them would be idle while the device is not, and the other way round."""
 MOST_EVENTS: Final = 5_000
+"""What is read in advance while the database cannot be written."""
 MOST_BYTES: Final = 8 << 20
 LINGER_S: Final = 0.1
 """So long a message waits for others at most before it is committed."""
@@ -210,7 +214,7 @@ class Receiver:
         """Read and write as far as it goes without waiting, up to one group's worth."""
         if client.want_write():
             client.loop_write()
-        while client is self._client and self._room() and _readable(client.socket()):
+        while client is self._client and self._wants_more() and _readable(client.socket()):
             if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 break
             self._take()
@@ -220,6 +224,10 @@ class Receiver:
 
     def _room(self) -> bool:
         return self._arrivals.events < MOST_EVENTS and self._arrivals.payload_bytes < MOST_BYTES
+
+    def _wants_more(self) -> bool:
+        """Whether there is more to read before the next commit."""
+        return self._room() and (bool(self._trouble) or self._arrivals.events < GROUP_EVENTS)
 
     def _take(self) -> None:
         """Sort what paho has read."""
@@ -247,7 +255,7 @@ class Receiver:
         if not self._arrivals or now < self._commit_after:
             return False
         return (
-            not self._room()
+            not self._wants_more()
             or len(self._unacked) >= RECEIVE_MAXIMUM
             or now >= self._gathering_since + self._linger_s
             or now >= self._last_read + QUIET_S
