@@ -39,7 +39,7 @@ from plugmeter.telemetry.ranges import Ranges
 from plugmeter.telemetry.topics import Topics, every_device
 
 GROUP_EVENTS: Final = 1_000
-"""So many are enough for a commit. A device has 20 messages under way, of 100 records each as a rule, and waits
+"""So many are enough for a commit. A device has 20 messages of 100 records under way as a rule, and waits
 then: one that waited for all of them would be idle while the device is not, and the other way round."""
 MOST_EVENTS: Final = 5_000
 """What is read in advance while the database cannot be written."""
