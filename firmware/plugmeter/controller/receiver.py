@@ -55,6 +55,9 @@ _REFUSED_S: Final = 10.0
 """Not sooner is tried again what a broker refused: it will hardly have changed its mind."""
 _DRAIN_S: Final = 5.0
 _TAKEN_OVER: Final = 0x8E
+_SHORT_LIFE_S: Final = 5.0
+"""Two connections in a row that broke so soon: somebody else may have our name. (mosquitto 2.0.11 throws a
+client out for another of its name without a DISCONNECT that would say so.)"""
 _KINDS: Final = ("status", "meta", "summary", "reported", "cmd")
 
 
@@ -113,6 +116,8 @@ class Receiver:
         self._attempt_at = 0.0
         self._connack_by = 0.0
         self._connected = False
+        self._connected_at = 0.0
+        self._short_lives = 0
         self._read: list[MQTTMessage] = []
         self._read_bytes = 0
         self._arrivals = Arrivals()
@@ -366,6 +371,7 @@ class Receiver:
             self._lost(f"the broker refuses: {_words(code)}", _REFUSED_S)
             return
         self._connected = True
+        self._connected_at = time.monotonic()
         self._counters["connects"] += 1
         self._tell(f"connected to {self._settings.name} as {self._client_id}")
         self._change("connected", "")
@@ -404,11 +410,14 @@ class Receiver:
             return
         if self._stopping and not code.is_failure:
             self._drop()
-        elif code.value == _TAKEN_OVER:
-            self._lost(
-                f"another client uses the client id {self._client_id}: give each controller a --client-id",
-                _REFUSED_S,
-            )
+            return
+        short = self._connected and time.monotonic() - self._connected_at < _SHORT_LIFE_S
+        self._short_lives = self._short_lives + 1 if short else 0
+        twin = f"another client uses the client id {self._client_id}: give each controller a --client-id"
+        if code.value == _TAKEN_OVER:
+            self._lost(twin, _REFUSED_S)
+        elif self._short_lives >= 2:
+            self._lost(f"it breaks as soon as it is made; perhaps {twin}", _REFUSED_S)
         else:
             self._lost(f"the connection broke ({_words(code)})", 0.0)
 
