@@ -85,6 +85,7 @@ class Page:
             self._thread.join(_END_S)
         self._server.close()
         self._server.task_dispatcher.shutdown(timeout=_END_S)
+        wasyncore.close_all(self._map, ignore_all=True)  # connections that browsers keep open
 
     def _serve(self) -> None:
         while not self._stopping:

@@ -323,6 +323,7 @@ class Receiver:
                 clean_start=True, properties=properties,
             )  # fmt: skip
         except (OSError, ValueError) as error:  # ValueError: a host name that cannot be one (idna)
+            self._short_lives = 0  # nobody is there at all
             self._lost(_reason(error), 0.0)
             return
         self._client = client
