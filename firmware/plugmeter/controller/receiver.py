@@ -48,7 +48,6 @@ RECEIVE_MAXIMUM: Final = 50
 """Messages of QoS 1 that the broker may send before we have committed the first of them."""
 
 _PACKET_LIMIT_BYTES: Final = envelope.BATCH_LIMIT_BYTES + 65_536
-_UNREAD_LIMIT_BYTES: Final = 64 << 20
 _CONNACK_S: Final = 10.0
 _RETRY_S: Final = (0.5, 30.0)
 _REFUSED_S: Final = 10.0
@@ -119,7 +118,6 @@ class Receiver:
         self._connected_at = 0.0
         self._short_lives = 0
         self._read: list[MQTTMessage] = []
-        self._read_bytes = 0
         self._arrivals = Arrivals()
         self._unacked: list[tuple[int, int]] = []
         self._gathering_since = 0.0
@@ -215,7 +213,7 @@ class Receiver:
         """Read and write as far as it goes without waiting, up to one group's worth."""
         if client.want_write():
             client.loop_write()
-        while client is self._client and self._room() and _readable(client.socket()):
+        while client is self._client and self._may_read() and _readable(client.socket()):
             if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 break
             self._take()
@@ -223,12 +221,16 @@ class Receiver:
             client.loop_misc()
         self._take()
 
+    def _may_read(self) -> bool:
+        # While the database is in trouble the broker's pings must be read all the same.
+        return self._room() or bool(self._trouble)
+
     def _room(self) -> bool:
         return self._arrivals.events < MOST_EVENTS and self._arrivals.payload_bytes < MOST_BYTES
 
     def _take(self) -> None:
         """Sort what paho has read."""
-        read, self._read, self._read_bytes = self._read, [], 0
+        read, self._read = self._read, []
         for message in read:
             now = time.monotonic()
             if not self._arrivals:
@@ -237,8 +239,8 @@ class Receiver:
             self._counters["messages"] += 1
             if message.qos:
                 self._unacked.append((message.mid, message.qos))
-            elif self._trouble and not self._room():
-                self._counters["dropped"] += 1  # QoS 0 knows no Receive Maximum; its device still has it
+            if self._trouble and not self._room():
+                self._counters["dropped"] += 1  # not acknowledged: its device still has it
                 continue
             try:
                 topic = message.topic
