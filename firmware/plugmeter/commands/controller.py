@@ -239,7 +239,7 @@ def _devices(args: argparse.Namespace) -> int:
             found = queries.fleet(session, queries.hour_of(now_ms) - views.DAY_HOURS)
     finally:
         store.close()
-    view = views.fleet(found, now_ms)
+    view = views.fleet(found, now_ms, 0)
     if args.json:
         sys.stdout.write(json.dumps(view["devices"], indent=2) + "\n")
         return 0

@@ -185,7 +185,8 @@ class Arrivals:
 
 def printable(text: str, limit: int) -> str:
     """Text from the network, fit for one line of a terminal or a log."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:limit])
+    text = text[:limit]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 class _TombstoneData(msgspec.Struct):

@@ -167,11 +167,15 @@ class _Device:
     def _compare(self, stream: int, again: Sequence[Arrival]) -> int:
         """Hold what came again against what is there; keep what differs beside it. How many differ anew."""
         conflicts = 0
+        there: dict[int, tuple[str, str]] = {}
+        for first, last in ranges.runs({record.seq for record in again}):
+            for seq, kind, data in self._session.rows(
+                "SELECT seq, kind, data FROM record WHERE stream = ? AND seq BETWEEN ? AND ?",
+                (stream, first, last),
+            ):
+                there[seq] = (kind, data)
         for record in again:
-            found = self._session.rows(
-                "SELECT kind, data FROM record WHERE stream = ? AND seq = ?", (stream, record.seq)
-            )
-            if found[0] == (record.kind, record.data):
+            if there[record.seq] == (record.kind, record.data):
                 continue
             digest = hashlib.sha256(f"{record.kind}\n{record.data}".encode()).hexdigest()
             conflicts += self._session.run(

@@ -84,7 +84,7 @@ class Extracts:
         self._notable: list[tuple[str, int, int, int]] = []
         self._started: list[tuple[str, int, str, str]] = []
         self._ended: list[_Ended] = []
-        self._listeners: dict[tuple[str, int], tuple[int, int]] = {}
+        self._listeners: dict[tuple[str, int], tuple[int, int, int]] = {}
 
     def add(self, stream: int, record: Arrival) -> None:
         """Take a record that is new. One that is not what its kind should be is listed, and no more."""
@@ -141,8 +141,8 @@ class Extracts:
                 continue  # a report may list anything; it is kept whole in the record
             if 0 < listener.groups < 2**32 and 0 <= listener.drops <= _MOST:
                 who = (printable(listener.comm, 64), listener.groups)
-                before, _ = self._listeners.get(who, (0, 0))
-                self._listeners[who] = (before + listener.drops, record.time_ms)
+                runs, drops, _ = self._listeners.get(who, (0, 0, 0))
+                self._listeners[who] = (runs + 1, drops + listener.drops, record.time_ms)
 
     def write(self, session: Session, device: int) -> None:
         """Into the tables, in the transaction that the records are booked in."""
@@ -156,8 +156,8 @@ class Extracts:
             (
                 _ADD_LISTENER,
                 [
-                    (device, *who, last_ms, 1, drops)
-                    for who, (drops, last_ms) in sorted(self._listeners.items())
+                    (device, *who, last_ms, runs, drops)
+                    for who, (runs, drops, last_ms) in sorted(self._listeners.items())
                 ],
             ),
         ]

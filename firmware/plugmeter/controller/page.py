@@ -85,6 +85,7 @@ class Page:
             self._thread.join(_END_S)
         self._server.close()
         self._server.task_dispatcher.shutdown(timeout=_END_S)
+        wasyncore.close_all(self._map, ignore_all=True)  # connections that browsers keep open
 
     def _serve(self) -> None:
         while not self._stopping:
@@ -153,12 +154,12 @@ def create_app(
         now_ms = _now_ms()
         with store.reading() as session:
             found = queries.fleet(session, queries.hour_of(now_ms) - views.DAY_HOURS)
-        view = views.fleet(found, now_ms)
+        view = views.fleet(found, now_ms, _listening_ms(receiver()))
         return flask.render_template("fleet.html", fleet=view, **_frame(receiver, now_ms))
 
     @app.get("/device/<name>")
     def device(name: str) -> str:
-        found = _device_view(store, name, _span())
+        found = _device_view(store, name, _span(), _listening_ms(receiver()))
         frame = {**_frame(receiver), **found}
         return flask.render_template("device.html", spans=views.SPANS, **frame)
 
@@ -167,16 +168,18 @@ def create_app(
         now_ms = _now_ms()
         with store.reading() as session:
             found = queries.fleet(session, queries.hour_of(now_ms) - views.DAY_HOURS)
-        return flask.jsonify(now_ms=now_ms, receiver=_receiver(receiver()), **views.fleet(found, now_ms))
+        status = receiver()
+        view = views.fleet(found, now_ms, _listening_ms(status))
+        return flask.jsonify(now_ms=now_ms, receiver=_receiver(status), **view)
 
     @app.get("/api/device/<name>")
     def api_device(name: str) -> flask.Response:
-        return flask.jsonify(**_device_view(store, name, _span()))
+        return flask.jsonify(**_device_view(store, name, _span(), _listening_ms(receiver())))
 
     return app
 
 
-def _device_view(store: Store, name: str, span: int) -> dict[str, Any]:
+def _device_view(store: Store, name: str, span: int, listening_ms: int | None) -> dict[str, Any]:
     now_ms = _now_ms()
     with store.reading() as session:
         row = queries.device(session, name)
@@ -187,7 +190,13 @@ def _device_view(store: Store, name: str, span: int) -> dict[str, Any]:
         return {
             "now_ms": now_ms,
             "device": views.device(
-                row, documents, hours, queries.audit(session, row), span=span, now_ms=now_ms
+                row,
+                documents,
+                hours,
+                queries.audit(session, row),
+                span=span,
+                now_ms=now_ms,
+                listening_ms=listening_ms,
             ),
             "runs": views.runs(queries.runs(session, row.id, _MOST)),
             "losses": views.losses(queries.losses(session, row.id, _MOST)),
@@ -219,6 +228,10 @@ def _receiver(status: ReceiverStatus) -> dict[str, Any]:
         "trouble": status.trouble,
         "counters": dict(status.counters),
     }
+
+
+def _listening_ms(status: ReceiverStatus) -> int | None:
+    return status.since_ms if status.state == "connected" else None
 
 
 def _plain(code: int, text: str) -> flask.Response:

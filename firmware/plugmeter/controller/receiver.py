@@ -52,13 +52,15 @@ RECEIVE_MAXIMUM: Final = 50
 """Messages of QoS 1 that the broker may send before we have committed the first of them."""
 
 _PACKET_LIMIT_BYTES: Final = envelope.BATCH_LIMIT_BYTES + 65_536
-_UNREAD_LIMIT_BYTES: Final = 64 << 20
 _CONNACK_S: Final = 10.0
 _RETRY_S: Final = (0.5, 30.0)
 _REFUSED_S: Final = 10.0
 """Not sooner is tried again what a broker refused: it will hardly have changed its mind."""
 _DRAIN_S: Final = 5.0
 _TAKEN_OVER: Final = 0x8E
+_SHORT_LIFE_S: Final = 5.0
+"""Two connections in a row that broke so soon: somebody else may have our name. (mosquitto 2.0.11 throws a
+client out for another of its name without a DISCONNECT that would say so.)"""
 _KINDS: Final = ("status", "meta", "summary", "reported", "cmd")
 
 
@@ -117,8 +119,9 @@ class Receiver:
         self._attempt_at = 0.0
         self._connack_by = 0.0
         self._connected = False
+        self._connected_at = 0.0
+        self._short_lives = 0
         self._read: list[MQTTMessage] = []
-        self._read_bytes = 0
         self._arrivals = Arrivals()
         self._unacked: list[tuple[int, int]] = []
         self._gathering_since = 0.0
@@ -214,13 +217,21 @@ class Receiver:
         """Read and write as far as it goes without waiting, up to one group's worth."""
         if client.want_write():
             client.loop_write()
+<<<<<<< HEAD
         while client is self._client and self._wants_more() and _readable(client.socket()):
+=======
+        while client is self._client and self._may_read() and _readable(client.socket()):
+>>>>>>> controller
             if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 break
             self._take()
         if client is self._client:
             client.loop_misc()
         self._take()
+
+    def _may_read(self) -> bool:
+        # While the database is in trouble the broker's pings must be read all the same.
+        return self._room() or bool(self._trouble)
 
     def _room(self) -> bool:
         return self._arrivals.events < MOST_EVENTS and self._arrivals.payload_bytes < MOST_BYTES
@@ -231,7 +242,7 @@ class Receiver:
 
     def _take(self) -> None:
         """Sort what paho has read."""
-        read, self._read, self._read_bytes = self._read, [], 0
+        read, self._read = self._read, []
         for message in read:
             now = time.monotonic()
             if not self._arrivals:
@@ -240,8 +251,8 @@ class Receiver:
             self._counters["messages"] += 1
             if message.qos:
                 self._unacked.append((message.mid, message.qos))
-            elif self._trouble and not self._room():
-                self._counters["dropped"] += 1  # QoS 0 knows no Receive Maximum; its device still has it
+            if self._trouble and not self._room():
+                self._counters["dropped"] += 1  # not acknowledged: its device still has it
                 continue
             try:
                 topic = message.topic
@@ -326,6 +337,7 @@ class Receiver:
                 clean_start=True, properties=properties,
             )  # fmt: skip
         except (OSError, ValueError) as error:  # ValueError: a host name that cannot be one (idna)
+            self._short_lives = 0  # nobody is there at all
             self._lost(_reason(error), 0.0)
             return
         self._client = client
@@ -374,6 +386,7 @@ class Receiver:
             self._lost(f"the broker refuses: {_words(code)}", _REFUSED_S)
             return
         self._connected = True
+        self._connected_at = time.monotonic()
         self._counters["connects"] += 1
         self._tell(f"connected to {self._settings.name} as {self._client_id}")
         self._change("connected", "")
@@ -412,11 +425,14 @@ class Receiver:
             return
         if self._stopping and not code.is_failure:
             self._drop()
-        elif code.value == _TAKEN_OVER:
-            self._lost(
-                f"another client uses the client id {self._client_id}: give each controller a --client-id",
-                _REFUSED_S,
-            )
+            return
+        short = self._connected and time.monotonic() - self._connected_at < _SHORT_LIFE_S
+        self._short_lives = self._short_lives + 1 if short else 0
+        twin = f"another client uses the client id {self._client_id}: give each controller a --client-id"
+        if code.value == _TAKEN_OVER:
+            self._lost(twin, _REFUSED_S)
+        elif self._short_lives >= 2:
+            self._lost(f"it breaks as soon as it is made; perhaps {twin}", _REFUSED_S)
         else:
             self._lost(f"the connection broke ({_words(code)})", 0.0)
 

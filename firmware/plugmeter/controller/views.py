@@ -28,20 +28,22 @@ _SEVERITY: Final = {"lost": 0, "silent": 1, "unknown": 2, "stopped": 3, "online"
 _STAGES: Final = tuple(LOSS_STAGES)
 
 
-def state_of(row: DeviceRow, status: Mapping[str, Any] | None, now_ms: int) -> str:
-    """online, silent, stopped, lost, or unknown where no status was ever heard."""
+def state_of(row: DeviceRow, status: Mapping[str, Any] | None, now_ms: int, listening_ms: int | None) -> str:
+    """online, silent, stopped, lost, or unknown where no status was ever heard.
+
+    ``listening_ms`` is since when we hear devices at all, None while we do not: then nobody is called silent.
+    """
     told = status.get("state") if status else None
     if told not in ("online", "stopped", "lost"):
         return "unknown"
-    if told == "online" and (row.heard_ms is None or now_ms - row.heard_ms > SILENT_MS):
-        return "silent"
+    if told == "online" and listening_ms is not None:
+        return "silent" if now_ms - max(row.heard_ms or 0, listening_ms) > SILENT_MS else "online"
     return str(told)
 
 
-def fleet(found: Fleet, now_ms: int) -> View:
+def fleet(found: Fleet, now_ms: int, listening_ms: int | None) -> View:
     """The fleet's view: the worst first."""
-    hour = queries.hour_of(now_ms)
-    rows = [_fleet_row(found, row, now_ms, hour) for row in found.devices]
+    rows = [_fleet_row(found, row, now_ms, listening_ms) for row in found.devices]
     rows.sort(key=lambda row: (_SEVERITY[row["state"]], not row["faults"], row["name"]))
     totals = certified(
         sum(row.runs for row in found.devices),
@@ -61,14 +63,15 @@ def fleet(found: Fleet, now_ms: int) -> View:
     }
 
 
-def _fleet_row(found: Fleet, row: DeviceRow, now_ms: int, hour: int) -> View:
+def _fleet_row(found: Fleet, row: DeviceRow, now_ms: int, listening_ms: int | None) -> View:
+    hour = queries.hour_of(now_ms)
     documents = found.documents.get(row.id, {})
     status = documents.get("status")
     trend = found.hours.get(row.id, {})
     hours = [(each, *trend.get(each, (0, 0))) for each in range(hour - DAY_HOURS + 1, hour + 1)]
     listener = found.listeners.get(row.id)
     return {
-        **_presence(row, status, now_ms),
+        **_presence(row, status, now_ms, listening_ms),
         **_backlog(documents.get("summary")),
         "trend": [{"hour": at, "verdicts": total, "lost": lost} for at, total, lost in hours],
         "verdicts_day": sum(total for _, total, _ in hours),
@@ -81,10 +84,12 @@ def _fleet_row(found: Fleet, row: DeviceRow, now_ms: int, hour: int) -> View:
     }
 
 
-def _presence(row: DeviceRow, status: tuple[int, Mapping[str, Any]] | None, now_ms: int) -> View:
+def _presence(
+    row: DeviceRow, status: tuple[int, Mapping[str, Any]] | None, now_ms: int, listening_ms: int | None
+) -> View:
     return {
         "name": row.name,
-        "state": state_of(row, status[1] if status else None, now_ms),
+        "state": state_of(row, status[1] if status else None, now_ms, listening_ms),
         "state_ms": status[0] if status else None,
         "reason": _text(status[1].get("reason")) if status else "",
         "heard_ms": row.heard_ms,
@@ -147,6 +152,7 @@ def device(
     *,
     span: int,
     now_ms: int,
+    listening_ms: int | None,
 ) -> View:
     """The head of a device's view, and its losses over ``span`` hours."""
     meta = documents.get("meta", (0, {}))[1]
@@ -155,7 +161,7 @@ def device(
     run = summary[1].get("run") if summary else None
     reported = documents.get("reported")
     return {
-        **_presence(row, documents.get("status"), now_ms),
+        **_presence(row, documents.get("status"), now_ms, listening_ms),
         **_backlog(summary),
         "stage": _text(summary[1].get("stage")) if summary else "",
         "meta": {
@@ -210,7 +216,14 @@ def over_time(hours: Sequence[tuple[int, str, str, str, int]], span: int, now_ms
         for at in range(first, last + 1)
     }
     ports: dict[str, View] = defaultdict(
-        lambda: {"verdicts": 0, "lost": 0, "late": 0, "stages": {}, "trend": dict.fromkeys(columns, 0)}
+        lambda: {
+            "verdicts": 0,
+            "lost": 0,
+            "late": 0,
+            "stages": {},
+            "trend": dict.fromkeys(columns, 0),
+            "seen": dict.fromkeys(columns, False),
+        }
     )
     stages: set[str] = set()
     for hour, port, outcome, stage, n in hours:
@@ -220,6 +233,7 @@ def over_time(hours: Sequence[tuple[int, str, str, str, int]], span: int, now_ms
         at_port = ports[port]
         for each in (column, at_port):
             each["verdicts"] += n
+        at_port["seen"][hour // width] = True
         at_port["late"] += n if outcome == "late" else 0
         if outcome != "lost":
             continue
@@ -233,7 +247,12 @@ def over_time(hours: Sequence[tuple[int, str, str, str, int]], span: int, now_ms
         "span": span,
         "columns": list(columns.values()),
         "ports": [
-            {"port": port, **found, "trend": list(found["trend"].values())}
+            {
+                "port": port,
+                **found,
+                "trend": list(found["trend"].values()),
+                "seen": list(found["seen"].values()),
+            }
             for port, found in sorted(ports.items(), key=lambda item: (-item[1]["lost"], _natural(item[0])))
         ],
         "stages": [stage for stage in _STAGES if stage in stages],
