@@ -42,7 +42,7 @@ GROUP_EVENTS: Final = 1_000
 """So many are enough for a commit. A device has 20 messages of 100 records under way as a rule, and waits
 then: one that waited for all of them would be idle while the device is not, and the other way round."""
 MOST_EVENTS: Final = 5_000
-"""What is read in advance while the database cannot be written."""
+"""The same while the database is in trouble: more is not read."""
 MOST_BYTES: Final = 8 << 20
 LINGER_S: Final = 0.1
 """So long a message waits for others at most before it is committed."""
@@ -217,11 +217,12 @@ class Receiver:
         """Read and write as far as it goes without waiting, up to one group's worth."""
         if client.want_write():
             client.loop_write()
-<<<<<<< HEAD
-        while client is self._client and self._wants_more() and _readable(client.socket()):
-=======
-        while client is self._client and self._may_read() and _readable(client.socket()):
->>>>>>> controller
+        while (
+            client is self._client
+            and self._may_read()
+            and not self._has_a_group()
+            and _readable(client.socket())
+        ):
             if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 break
             self._take()
@@ -233,12 +234,11 @@ class Receiver:
         # While the database is in trouble the broker's pings must be read all the same.
         return self._room() or bool(self._trouble)
 
+    def _has_a_group(self) -> bool:
+        return not self._trouble and self._arrivals.events >= GROUP_EVENTS
+
     def _room(self) -> bool:
         return self._arrivals.events < MOST_EVENTS and self._arrivals.payload_bytes < MOST_BYTES
-
-    def _wants_more(self) -> bool:
-        """Whether there is more to read before the next commit."""
-        return self._room() and (bool(self._trouble) or self._arrivals.events < GROUP_EVENTS)
 
     def _take(self) -> None:
         """Sort what paho has read."""
@@ -266,7 +266,8 @@ class Receiver:
         if not self._arrivals or now < self._commit_after:
             return False
         return (
-            not self._wants_more()
+            not self._room()
+            or self._has_a_group()
             or len(self._unacked) >= RECEIVE_MAXIMUM
             or now >= self._gathering_since + self._linger_s
             or now >= self._last_read + QUIET_S
