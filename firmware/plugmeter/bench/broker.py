@@ -22,9 +22,9 @@ _PATIENCE_S: Final = 20.0
 _POLL_S: Final = 0.01
 
 
-def find_mosquitto() -> str:
-    """The program. Raises PlugmeterError where there is none."""
-    found = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:{_PLACES}")
+def find_mosquitto(path: str | None = None) -> str:
+    """The program, on ``path`` (default: PATH and the folders of servers). PlugmeterError: there is none."""
+    found = shutil.which("mosquitto", path=path or f"{os.environ.get('PATH', '')}:{_PLACES}")
     if found is None:
         raise PlugmeterError(
             "there is no mosquitto on PATH or in /usr/sbin, and this bench wants a real broker: "

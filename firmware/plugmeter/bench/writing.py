@@ -1,4 +1,4 @@
-"""What a record costs the card: bytes that the outbox writes for bursts of records.
+"""What a record costs the card in small bursts, where each is a commit of its own.
 
 All that the process writes meanwhile goes to the outbox's files, so ``wchar`` of /proc/self/io (proc(5)) is
 what strace would count of write and pwrite64 on them; ``write_bytes`` is what the kernel sends on to the
@@ -42,8 +42,8 @@ class Written:
         return {**asdict(self), "record_bytes": RECORD_BYTES}
 
 
-def measure_here(state: Path, limits: Limits, source: str, burst: int, bursts: int, acked: bool) -> Written:
-    """Be the process that is measured: nothing else here may write. Opening the outbox is not within."""
+def measure(state: Path, limits: Limits, source: str, burst: int, bursts: int, acked: bool) -> Written:
+    """In this process, which may write nothing else meanwhile. Opening the outbox is not within."""
     outbox = Outbox(state / DATABASE_NAME, limits, _complain)
     try:
         outbox.start()

@@ -1,4 +1,4 @@
-"""``plugmeter bench telemetry``: how much the outbox, the link and the controller take, and what it costs."""
+"""``plugmeter bench telemetry``: how much outbox, link and controller take, and the daemon's memory."""
 
 from __future__ import annotations
 
@@ -19,18 +19,14 @@ from plugmeter.bench.daemon import DaemonFolder, Listener, plugmeter
 from plugmeter.bench.device import Sustained, acknowledge_here, report_here
 from plugmeter.bench.drafts import RECORD_BYTES, fill
 from plugmeter.bench.goals import Goal
-from plugmeter.bench.writing import Written, measure_here
 from plugmeter.commands.benches.options import acknowledger, add_controller, controller, count, number
 from plugmeter.commands.benches.output import deliver, load_line, tell
 from plugmeter.errors import PlugmeterError
 from plugmeter.reporting.table import table
-from plugmeter.sections import Config
-from plugmeter.telemetry.outbox import limits_of
 
 NAME = "telemetry"
-HELP = "records a second to the controller, bytes written for each, memory with a backlog"
-PARTS = ("rate", "bytes", "memory")
-BURST = 100
+HELP = "records a second to the controller, and the daemon's memory with a backlog"
+PARTS = ("rate", "memory")
 EPILOG = f"""\
 examples:
   plugmeter bench telemetry
@@ -46,13 +42,10 @@ committed as acknowledged while it was measured; afterwards everything must be a
 same device and broker with one who acknowledges the numbers and stores nothing; runs take turns. Processor
 time is that of each process, for a record.
 
-bytes: what the outbox writes for bursts of records: the commit of each burst, that of its acknowledgement,
-and copying the log back, opening left out; as write calls (wchar of /proc/PID/io, what strace would count
-on the database's files) and as the disk gets it (write_bytes). Never acknowledged is a dead broker. Noise
-hardly compresses; verdicts do, somewhat.
-
 memory: VmHWM, the peak of the resident memory, of plugmeter run without a rig: with the backlog and no
 broker; and while the backlog goes to broker and controller. The backlog is put in through the outbox.
+
+What it writes to the disk is told by: plugmeter bench outbox
 """
 
 
@@ -64,9 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=count(1, 100), default=3, metavar="N", help="how often (default: 3)")
     parser.add_argument(
         "--seconds", type=number(0.1, 600), default=10.0, metavar="S", help="of a rate (default: 10)"
-    )
-    parser.add_argument(
-        "--bursts", type=count(1, 100_000), default=300, metavar="N", help="of each size (default: 300)"
     )
     parser.add_argument(
         "--backlog",
@@ -96,8 +86,6 @@ def run(args: argparse.Namespace) -> int:
     notes: list[str] = []
     if "rate" in parts:
         _rate(args, found, lines, goals, notes)
-    if "bytes" in parts:
-        _bytes(args, found, lines, goals)
     if "memory" in parts:
         _memory(args, found, lines, goals, notes)
     notes = list(dict.fromkeys(notes))
@@ -155,44 +143,6 @@ def _rate(
     found["rate"] = {name: [each.as_json() for each in runs] for name, runs in by_name.items()}
 
 
-def _bytes(args: argparse.Namespace, found: dict[str, Any], lines: list[str], goals: list[Goal]) -> None:
-    cases = [("verdicts", burst, True) for burst in (20, BURST, 1_000)]
-    cases += [("verdicts", BURST, False), ("noise", BURST, True)]
-    written: list[Written] = []
-    for source, burst, acknowledged in cases:
-        tell(f"bytes: {args.bursts} bursts of {burst} {source}")
-        tasks = []
-        for _ in range(args.runs):
-            with ExitStack() as stack:
-                task = {
-                    "role": "writer",
-                    "state": str(_folder(stack) / "state"),
-                    "source": source,
-                    "burst": burst,
-                    "bursts": args.bursts,
-                    "acknowledged": acknowledged,
-                }
-                tasks.append(_in_new_process(task, 600))
-        middle = sorted(tasks, key=lambda each: float(each["bytes_per_record"]))[len(tasks) // 2]
-        written.append(_written(middle))
-    rows = [
-        [
-            f"{each.source}, {'acknowledged' if each.acknowledged else 'never acknowledged'}",
-            f"{each.burst:,}",
-            f"{each.bytes_per_record:,.0f}",
-            f"{each.disk_bytes_per_record:,.0f}",
-        ]
-        for each in written
-    ]
-    header = [f"bytes of a {RECORD_BYTES}-byte record", "burst", "written", "to the disk"]
-    lines += [f"bytes, {args.bursts} bursts each", "", *table(header, rows, width=100), ""]
-    usual = next(each for each in written if each.burst == BURST)
-    goals.append(
-        Goal(f"written for a record, bursts of {BURST}", usual.bytes_per_record, 600, "bytes", False)
-    )
-    found["bytes"] = [each.as_json() for each in written]
-
-
 def _memory(
     args: argparse.Namespace, found: dict[str, Any], lines: list[str], goals: list[Goal], notes: list[str]
 ) -> None:
@@ -233,17 +183,12 @@ def _memory(
 
 def _here(task: dict[str, Any]) -> int:
     """Be one of them."""
-    state = Path(str(task.get("state", "")))
     if task["role"] == "acknowledger":
         acknowledge_here(task["port"])
         return 1  # the broker is gone
-    if task["role"] == "device":
-        found = report_here(state, task["port"], task["seconds"], task["warmup_s"], task["others"]).as_json()
-    else:
-        limits = limits_of(Config().outbox)
-        found = measure_here(
-            state, limits, task["source"], task["burst"], task["bursts"], task["acknowledged"]
-        ).as_json()
+    found = report_here(
+        Path(task["state"]), task["port"], task["seconds"], task["warmup_s"], task["others"]
+    ).as_json()
     sys.stdout.write(json.dumps(found) + "\n")
     return 0
 
@@ -263,10 +208,6 @@ def _in_new_process(task: dict[str, Any], limit_s: float) -> dict[str, Any]:
 
 def _sustained(found: dict[str, Any]) -> Sustained:
     return Sustained(**{name: value for name, value in found.items() if name != "per_s"})
-
-
-def _written(found: dict[str, Any]) -> Written:
-    return Written(**{name: value for name, value in found.items() if name != "record_bytes"})
 
 
 def _folder(stack: ExitStack) -> Path:
