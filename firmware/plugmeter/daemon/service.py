@@ -29,6 +29,7 @@ from plugmeter.lifecycle.deadline import Work
 from plugmeter.lifecycle.drains import DrainMemory
 from plugmeter.lifecycle.health import LastErrors, write_health
 from plugmeter.lifecycle.http import MetricsServer
+from plugmeter.lifecycle.pace import Pace
 from plugmeter.lifecycle.stages import Event, Stage
 from plugmeter.progress import Progress
 from plugmeter.sections import Config
@@ -50,6 +51,9 @@ DRAIN_COMMIT_S: Final = 0.02
 """How far apart the outbox commits while draining, at most."""
 HEALTH_S: Final = 900
 """How often the snapshot of a daemon that goes on is written: seldom, for the card's sake."""
+_FLUSH_TURN_S: Final = 0.005
+_CLOSE_S: Final = 2.0
+"""What the last commit may take; all before it is on the disk already."""
 
 
 class Service:
@@ -76,6 +80,9 @@ class Service:
         self._log_until_ns = 0
         self._ticks = 0
         self._stopping = False
+        self._flushed = False
+        """Whether all that was there when the drain began is on the disk."""
+        self._pace = Pace()
         self.device = config.daemon.device or device_of(socket.gethostname())
         self._topics = Topics(self.device)
         self.conductor = Conductor(
@@ -156,7 +163,6 @@ class Service:
         if self._observer is not None:
             self._recorder.keep("health", self._observer.health("stopping").document())
         if self._outbox is not None:
-            self._outbox.flush(max(0.1, (ends_ns - time.monotonic_ns()) / 1e9))
             # From here on each acknowledgement is waited for; grouping them for the card's sake would cost
             # the end of the drain the rest of an interval.
             limits = limits_of(self._config.outbox)
@@ -166,10 +172,21 @@ class Service:
             self._link.drain(cap_ns)
 
     def backlog(self) -> Sequence[Work]:
-        """What the controller has still to acknowledge."""
-        if self._outbox is None or self._link is None:
+        """What is not on the disk yet, and what the controller has still to acknowledge."""
+        outbox = self._outbox
+        if outbox is None:
             return ()
-        return (Work("records to publish", self._outbox.pending_now(), None),)
+        works = []
+        # A little at a time: a disk that does not take it must not keep the conductor from its signals.
+        if not self._flushed:
+            self._flushed = outbox.flush(_FLUSH_TURN_S)
+        if not self._flushed:
+            works.append(Work("records to write to the disk", max(1, outbox.uncommitted())))
+        if self._link is not None:
+            pending = outbox.pending_now()
+            expected_s = self._pace.expected_s(time.monotonic_ns(), pending)
+            works.append(Work("records to publish", pending, expected_s))
+        return works
 
     def say_goodbye(self, ending: Ending) -> None:
         """The snapshot, the death on purpose, and everything closed; the outbox last."""
@@ -191,7 +208,8 @@ class Service:
         if self._journal is not None:
             self._journal.close()
         if self._outbox is not None:
-            self._outbox.close()
+            # What could not be written until now has had its time.
+            self._outbox.close(0.0 if self._outbox.trouble else _CLOSE_S)
 
     def _send_the_last(self, limit_s: float) -> None:
         """The record of the last transition came when all the others were acknowledged."""

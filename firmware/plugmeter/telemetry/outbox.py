@@ -214,6 +214,10 @@ class Outbox:
         """Records that wait for their acknowledgement or still for their commit. Cheap."""
         return self._store.state.pending + self._intake.drafts()
 
+    def uncommitted(self) -> int:
+        """Records that were offered and are not on the disk yet. Cheap."""
+        return self._intake.drafts()
+
     def on_commit(self, callback: Callable[[], None]) -> None:
         """To be called from the writer thread after a commit with something new. It must be quick and not
         raise."""
