@@ -397,14 +397,19 @@ class Conversation:
             self._tally.counters["acks_malformed"] += 1
             self._tell_change("ack", str(error)[:80], "ack-malformed", {"error": str(error)[:200]})
             return
-        if ack.stream != memory.source.stream:
+        if ack.stream != memory.sender.stream:
             self._tally.counters["acks_of_another_stream"] += 1
             return
+        # Nobody can have what was not sent. (It may have been, before a restart: then it is sent again.)
+        highest = memory.sender.highest
+        ranges = tuple((first, min(last, highest)) for first, last in ack.ranges if first <= highest)
+        if ranges != ack.ranges:
+            self._tally.counters["acks_of_the_unsent"] += 1
         self._tally.counters["acks"] += 1
         self._tally.last_ack_s = now_s
-        self._tally.acknowledged += memory.window.acknowledged(ack.ranges)
+        self._tally.acknowledged += memory.window.acknowledged(ranges)
         self._busy_s = now_s
-        self._guard.call("acknowledge", memory.source.acknowledge, ack.ranges)
+        self._guard.call("acknowledge", memory.source.acknowledge, ranges, stream=ack.stream)
 
     # --- what we say ---------------------------------------------------------------------------------
 

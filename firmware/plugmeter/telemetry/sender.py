@@ -28,6 +28,10 @@ class Batch(Protocol):
     def tombstones(self) -> tuple[Tombstone, ...]: ...
     @property
     def last(self) -> int: ...
+    @property
+    def stream(self) -> str:
+        """Whose numbers these are: a damaged outbox begins a new stream, at any moment."""
+        ...
 
 
 class Source(Protocol):
@@ -36,7 +40,7 @@ class Source(Protocol):
     @property
     def stream(self) -> str: ...
     def next_batch(self, after: int, most_records: int, most_bytes: int) -> Batch: ...
-    def acknowledge(self, ranges: Sequence[tuple[int, int]]) -> None: ...
+    def acknowledge(self, wanted: Sequence[tuple[int, int]], *, stream: str | None = None) -> None: ...
     def on_commit(self, callback: Callable[[], None]) -> None: ...
 
 
@@ -62,8 +66,11 @@ class Sender:
         self._encode = encode
         self._device = device
         self._window = window
+        self.stream = source.stream
+        """Of what is under way. The outbox may have another one already: the next read tells."""
         self._cursor = 0
-        self._highest = 0
+        self.highest = 0
+        """Above this number of ``stream`` nothing was ever sent by this process."""
         self._fresh = threading.Event()
         self._most_bytes = MOST_BYTES
         self._message_limit = 0
@@ -129,34 +136,49 @@ class Sender:
         except BaseException:
             self._fresh.set()
             raise
+        if self._is_another(batch):
+            return None
         if not batch.records and not batch.tombstones:
             return None
         self._fresh.set()
         items = _in_order(batch.records, batch.tombstones)
-        parcel, taken = self._message(items, None)
+        parcel, taken = self._message(batch.stream, items, None)
         self._cursor = batch.last if taken == len(items) else _number(items[taken - 1])
         return parcel
 
     def _again(self, ranges: Ranges, since_s: float) -> Parcel | None:
         batch = self._source.next_batch(ranges[0][0] - 1, MOST_RECORDS, self._most_bytes)
+        if self._is_another(batch):
+            return None
         items = [each for each in _in_order(batch.records, batch.tombstones) if _first(each) <= ranges[-1][1]]
         if not items:  # all acknowledged meanwhile
             return None
-        parcel, taken = self._message(items, since_s)
+        parcel, taken = self._message(batch.stream, items, since_s)
         rest = without(ranges, ((0, _number(items[taken - 1])),))
         if rest:
             self._window.still_due(rest, since_s)
         return parcel
 
+    def _is_another(self, batch: Batch) -> bool:
+        """Whether it is of a new stream: then nothing of the old one is under way any more, and the new one
+        is read from its beginning (this batch was asked for by the old one's numbers)."""
+        if batch.stream == self.stream:
+            return False
+        self.stream = batch.stream
+        self.highest = 0
+        self._window.clear()
+        self.rewind()
+        return True
+
     def _message(
-        self, items: Sequence[StoredRecord | Tombstone], since_s: float | None
+        self, stream: str, items: Sequence[StoredRecord | Tombstone], since_s: float | None
     ) -> tuple[Parcel | None, int]:
         """As many of ``items`` as one message takes, and how many; no message for one that never fits."""
         taken = len(items)
         while True:
             records = [each for each in items[:taken] if isinstance(each, StoredRecord)]
             tombstones = [each for each in items[:taken] if isinstance(each, Tombstone)]
-            payload = self._encoded(records, tombstones)
+            payload = self._encoded(stream, records, tombstones)
             if payload is not None and len(payload) <= self._message_limit:
                 break
             if taken == 1:
@@ -164,13 +186,15 @@ class Sender:
                 return None, 1
             taken //= 2
         self._largest_sent = max(self._largest_sent, len(payload))
-        again = sum(record.seq <= self._highest for record in records)
-        self._highest = max(self._highest, _number(items[taken - 1]))
+        again = sum(record.seq <= self.highest for record in records)
+        self.highest = max(self.highest, _number(items[taken - 1]))
         return Parcel(payload, _ranges(items[:taken]), len(records), again, since_s), taken
 
-    def _encoded(self, records: Sequence[StoredRecord], tombstones: Sequence[Tombstone]) -> bytes | None:
+    def _encoded(
+        self, stream: str, records: Sequence[StoredRecord], tombstones: Sequence[Tombstone]
+    ) -> bytes | None:
         try:
-            return self._encode(self._source.stream, self._device, records, tombstones)
+            return self._encode(stream, self._device, records, tombstones)
         except ValueError:  # more than one message may hold: fewer, then; a single one is unsendable
             return None
 

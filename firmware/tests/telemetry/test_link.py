@@ -196,6 +196,20 @@ def test_strange_acknowledgements_do_nothing(bench: Bench, controller: TrivialCo
     assert bench.link.status().connects == 1
 
 
+def test_what_was_never_sent_cannot_be_acknowledged(broker: Mosquitto, controller: TrivialController) -> None:
+    """Somebody who may write to the ack topic, and says that he has it all."""
+    controller.quiet = True
+    bench = Bench(broker.port, window=1, ack_timeout_s=30.0)
+    bench.outbox.produce(1_000)
+    bench.start()
+    eventually(lambda: len(controller.stored) == 100, "the first batch")
+    controller.acknowledge(bench.outbox.stream, [[1, 2**62]])
+    eventually(lambda: bench.link.status().counters.get("acks_of_the_unsent", 0) == 1, "it is counted")
+    eventually(lambda: len(controller.stored) > 100, "the next batch")
+    assert bench.outbox.pending == 900
+    bench.link.stop()
+
+
 @pytest.mark.parametrize("kill", [False, True], ids=["restart", "kill"])
 def test_the_broker_restarts(
     bench: Bench, broker: Mosquitto, controller: TrivialController, kill: bool
