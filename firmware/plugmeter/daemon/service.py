@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from plugmeter import config as configuration
 from plugmeter.daemon import documents
+from plugmeter.daemon.hearing import Hearing
 from plugmeter.daemon.observation import Observer
 from plugmeter.daemon.operations import DaemonOperations
 from plugmeter.daemon.recorder import Recorder
@@ -36,9 +37,9 @@ from plugmeter.telemetry.commands.journal import Journal
 from plugmeter.telemetry.commands.operator import Operator
 from plugmeter.telemetry.commands.signing import PublicKey, load_public_key
 from plugmeter.telemetry.desired_keeper import FILE_NAME, DesiredKeeper
-from plugmeter.telemetry.link import Inbound, Link, LinkSettings, LinkState
+from plugmeter.telemetry.link import Link, LinkSettings, LinkState
 from plugmeter.telemetry.outbox import Outbox, limits_of
-from plugmeter.telemetry.topics import Topics, device_of, parse
+from plugmeter.telemetry.topics import Topics, device_of
 
 LOG: Final = logging.getLogger("plugmeter.daemon")
 
@@ -80,6 +81,13 @@ class Service:
             _timing(config),
             drains=DrainMemory(self._state / "drains.json", LOG.warning),
             audit=self._audit,
+        )
+        self._hearing = Hearing(
+            self._topics,
+            command=lambda message: self._operator.handle(message) if self._operator is not None else None,
+            desire=self._desire,
+            birth=self._publish_meta,  # Home Assistant has started: it wants to hear of us again
+            call=self.conductor.call,
         )
 
     def run(self) -> int:
@@ -203,6 +211,7 @@ class Service:
             self._observer.look()
         if self._desired is not None and self.conductor.stage is Stage.RUNNING:
             self._look_for_the_controller(self._desired)
+            self._hearing.look()
             self._desired.tick()
         if self._log_until_ns and time.monotonic_ns() >= self._log_until_ns:
             self._log_until_ns = 0
@@ -308,7 +317,21 @@ class Service:
         found = Counter(self._recorder.discards)
         if self._runs is not None:
             found.update(self._runs.discards)
+        found.update({f"inbound_{name}": self.heard[name] for name in ("strange", "desired_replaced")})
+        if self._desired is not None:
+            found.update(
+                {f"desired_{name}": self._desired.counters[name] for name in ("refused", "deferred")}
+            )
         return found
+
+    @property
+    def heard(self) -> Counter[str]:
+        """What came in from the broker, by what it was."""
+        return self._hearing.counters
+
+    def commands(self) -> Counter[str]:
+        """What came in as commands, and what became of it."""
+        return Counter(self._operator.counters if self._operator is not None else {})
 
     def restart_metrics(self) -> None:
         """The remedy for a server that spins or is stuck."""
@@ -355,7 +378,7 @@ class Service:
             self._outbox,
             self._topics,
             client_id=f"plugmeter-{self.device}",
-            inbox=self._inbound,
+            inbox=self._hearing.take,
             diary=lambda event, details: self._recorder.keep("link", {"event": event, "details": details}),
             encode=envelope.batch,
             decode_ack=acks.decode,
@@ -363,6 +386,7 @@ class Service:
             will=lambda: documents.status("lost", self._stream, time.time_ns()),
         )
         self._link = link
+        self._hearing.prefix = settings.discovery_prefix
         self._publish_meta()
         if self._desired is not None:
             self._publish_reported(self._desired.report())
@@ -374,21 +398,6 @@ class Service:
         if address and self._observer is not None:
             self._metrics = MetricsServer(parse_address(address), self._observer.pages)
             self._metrics.start()
-
-    def _inbound(self, inbound: Inbound) -> None:
-        """A message of the broker, on the link's thread."""
-        found = parse(inbound.topic)
-        if found is None:  # Home Assistant has started: it wants to hear of us again
-            if inbound.payload == b"online":
-                self._publish_meta()
-        elif found.kind == "cmd":
-            if self._operator is not None:
-                self._operator.handle(inbound)
-        elif found.kind == "desired":
-            try:
-                self.conductor.call(lambda: self._desire(inbound.payload))
-            except PlugmeterError as error:
-                LOG.warning("a desired configuration was not looked at: %s", error)
 
     def _desire(self, payload: bytes) -> None:
         if self._desired is not None and not self._stopping:
@@ -471,10 +480,8 @@ class Service:
         ports = ready.ports if ready else tuple(port.name for port in self._config.ports)
         meta = documents.meta(self._config, ports, documents.host())
         self._publish(self._topics.meta, meta)
-        if self._config.mqtt.discovery_prefix:
-            topic, payload = discovery.config(
-                self.device, json.loads(meta), prefix=self._config.mqtt.discovery_prefix
-            )
+        if self._hearing.prefix:
+            topic, payload = discovery.config(self.device, json.loads(meta), prefix=self._hearing.prefix)
             self._publish(topic, payload)
 
     def _publish_summary(self) -> None:
