@@ -157,7 +157,7 @@ class DesiredKeeper:
 
     def reached(self, since_ns: int) -> None:
         """The controller has answered, on a connection that was made at ``since_ns`` (monotonic). That
-        counts only if it was after the configuration was applied: an old connection proves nothing."""
+        counts only if that was after the configuration began to be applied: an old one proves nothing."""
         if self._standing.trial is not None and since_ns >= self._applied_ns:
             self._become(desired.reach(self._standing))
 
@@ -228,8 +228,10 @@ class DesiredKeeper:
         before, self._standing = self._effective, standing
         self._effective = self._usable()
         if self._effective != before:
+            # From its beginning: the link may be connected anew before all of it is applied.
+            self._applied_ns = self._monotonic_ns()
             self._put_into_effect()
-            self._applied_ns = self._ticked_ns = self._monotonic_ns()
+            self._ticked_ns = self._monotonic_ns()
         self._report()
 
     def _put_into_effect(self) -> None:

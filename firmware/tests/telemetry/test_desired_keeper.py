@@ -109,6 +109,19 @@ def test_a_connection_from_before_proves_nothing(tmp_path: Path) -> None:
     assert device.said == ("w1", "in_effect")
 
 
+def test_a_connection_that_is_made_while_it_is_applied_counts(tmp_path: Path) -> None:
+    """The link is quicker than the rest of what there is to apply."""
+
+    def apply(config: Config) -> None:
+        device.now_ns += SECOND
+
+    device = Device(tmp_path, apply=apply, now_ns=10 * SECOND)
+    device.wish("w1", 120)
+    assert device.now_ns == 11 * SECOND and device.said == ("w1", "trial")
+    device.keeper.reached(10 * SECOND + 1)
+    assert device.said == ("w1", "in_effect")
+
+
 def test_a_retained_wish_that_was_rolled_back_is_not_tried_again(tmp_path: Path) -> None:
     device = Device(tmp_path)
     device.wish("w1", 120)
