@@ -34,6 +34,7 @@ from plugmeter.progress import Progress
 from plugmeter.sections import Config
 from plugmeter.telemetry import acks, discovery, envelope
 from plugmeter.telemetry.commands.journal import Journal
+from plugmeter.telemetry.commands.message import Verify
 from plugmeter.telemetry.commands.operator import Operator
 from plugmeter.telemetry.commands.signing import PublicKey, load_public_key
 from plugmeter.telemetry.desired_keeper import FILE_NAME, DesiredKeeper
@@ -71,6 +72,7 @@ class Service:
         self._desired: DesiredKeeper | None = None
         self._metrics: MetricsServer | None = None
         self._observer: Observer | None = None
+        self._key: PublicKey | None = None
         self._log_until_ns = 0
         self._ticks = 0
         self._stopping = False
@@ -134,9 +136,18 @@ class Service:
         if self._path is None:
             raise PlugmeterError("there is no configuration file to read again")
         base = configuration.load(self._path)
-        assert self._desired is not None
-        self._adopt(self._desired.rebase(base))
-        self._base = base
+        assert self._desired is not None and self._operator is not None
+        old, old_key = self._base, self._key
+        key = _public_key(base)
+        try:
+            self._adopt(self._desired.rebase(base, _verify(key)))
+        except PlugmeterError:
+            effective = self._desired.rebase(old, _verify(old_key))
+            if self._config != effective:
+                self._adopt(effective)
+            raise
+        self._base, self._key = base, key
+        self._operator.configure(base.commands.accept, key)
 
     def end_intake(self) -> None:
         """No new commands, no new runs; the one under way ends with its report. Probes find no listener."""
@@ -357,13 +368,12 @@ class Service:
 
     def _new_operator(self) -> Operator:
         assert self._journal is not None
-        commands = self._config.commands
         return Operator(
             self._journal,
             self._topics,
             self.device,
-            commands.accept,
-            self._public_key(),
+            self._base.commands.accept,
+            self._key,
             DaemonOperations(self),
             self._publish,
             self._recorder.keep,
@@ -447,20 +457,16 @@ class Service:
             keeper.reached(status.since_ns)
 
     def _new_keeper(self) -> DesiredKeeper:
-        key = self._public_key()
+        self._key = _public_key(self._base)
         return DesiredKeeper(
             self._state / FILE_NAME,
             self._base,
             device=self.device,
-            verify=key.verify if key is not None else None,
+            verify=_verify(self._key),
             apply=self._adopt,
             publish=self._publish_reported,
             record=self._recorder.keep,
         )
-
-    def _public_key(self) -> PublicKey | None:
-        name = self._base.commands.public_key_file
-        return load_public_key(Path(name)) if name else None
 
     # -- documents ------------------------------------------------------------------------------
 
@@ -497,6 +503,16 @@ class Service:
             write_health(self._state, self._observer.health(reason))
         except OSError as error:
             LOG.warning("the health snapshot cannot be written: %s", error.strerror or error)
+
+
+def _public_key(config: Config) -> PublicKey | None:
+    """Of who may command. Raises UsageError."""
+    name = config.commands.public_key_file
+    return load_public_key(Path(name)) if name else None
+
+
+def _verify(key: PublicKey | None) -> Verify | None:
+    return key.verify if key is not None else None
 
 
 def _timing(config: Config) -> Timing:

@@ -177,13 +177,14 @@ class DesiredKeeper:
         if self._must_save():
             self._save(after)
 
-    def rebase(self, base: Config) -> Config:
-        """The device's own file was read anew (SIGHUP): what is to be in effect now. The caller applies it.
+    def rebase(self, base: Config, verify: Verify | None) -> Config:
+        """The device's own file was read anew (SIGHUP), and the key that it names: what is to be in effect
+        now. The caller applies it.
 
         Raises ConfigError, and keeps the old one, where what is wished does not go with it.
         """
         self._effective = self._overlaid(base, self._standing.overlay, self._standing.id)
-        self._base = base
+        self._base, self._verify = base, verify
         self._applied_ns = self._monotonic_ns()
         self._report()
         return self._effective

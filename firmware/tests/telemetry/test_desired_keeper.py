@@ -317,7 +317,7 @@ def test_a_wish_that_does_not_go_with_a_changed_file_any_more(tmp_path: Path) ->
     device.keeper.reached(device.now_ns)
     other = Config(run=Run(nominal_ms=1_500), commands=BASE.commands)
     with pytest.raises(config.ConfigError, match="debounce_ms = 2000 must be less than"):
-        device.keeper.rebase(other)
+        device.keeper.rebase(other, None)
     assert device.debounce_ms == 2_000
     again = Device(tmp_path, other)
     assert again.started == other
@@ -328,7 +328,7 @@ def test_a_wish_that_does_not_go_with_a_changed_file_any_more(tmp_path: Path) ->
 def test_a_changed_file_below_a_wish(tmp_path: Path) -> None:
     device = Device(tmp_path)
     device.wish("w1", 120)
-    now = device.keeper.rebase(Config(run=Run(nominal_ms=1_500), commands=BASE.commands))
+    now = device.keeper.rebase(Config(run=Run(nominal_ms=1_500), commands=BASE.commands), None)
     assert (now.run.debounce_ms, now.run.nominal_ms) == (120, 1_500)
 
 
