@@ -375,7 +375,7 @@ class Service:
             self._base.commands.accept,
             self._key,
             DaemonOperations(self),
-            self._publish,
+            self._answer,
             self._recorder.keep,
             withdrawn=self._withdraw,
         )
@@ -473,6 +473,11 @@ class Service:
     def _publish(self, topic: str, payload: bytes) -> None:
         if self._link is not None:
             self._link.set_document(topic, payload)
+
+    def _answer(self, topic: str, payload: bytes) -> None:
+        """The state of a command. There will be any number of them; the journal has them all."""
+        if self._link is not None:
+            self._link.set_document(topic, payload, passing=True)
 
     def _withdraw(self, topic: str) -> None:
         if self._link is not None:
