@@ -82,6 +82,7 @@ class Observer:
             stuck_s=service.config.lifecycle.stuck_s,
             signals=dict(service.signals),
             discards=dict(service.discards()),
+            commands=dict(service.commands()),
             http=dict(service.metrics.counters) if service.metrics is not None else {},
             last_errors=service.errors.lines(),
         )
@@ -197,6 +198,7 @@ def _link_figures(service: Service) -> LinkFigures | None:
         breaker=status.breaker,
         counters={
             **status.counters,
+            **{f"inbound_{name}": count for name, count in service.heard.items()},
             "sent": status.sent,
             "resent": status.resent,
             "tls_failures": status.tls_failures,

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from plugmeter import config as configuration
 from plugmeter.daemon import documents
+from plugmeter.daemon.hearing import Hearing
 from plugmeter.daemon.observation import Observer
 from plugmeter.daemon.operations import DaemonOperations
 from plugmeter.daemon.recorder import Recorder
@@ -35,12 +36,13 @@ from plugmeter.progress import Progress
 from plugmeter.sections import Config
 from plugmeter.telemetry import acks, discovery, envelope
 from plugmeter.telemetry.commands.journal import Journal
+from plugmeter.telemetry.commands.message import Verify
 from plugmeter.telemetry.commands.operator import Operator
 from plugmeter.telemetry.commands.signing import PublicKey, load_public_key
 from plugmeter.telemetry.desired_keeper import FILE_NAME, DesiredKeeper
-from plugmeter.telemetry.link import Inbound, Link, LinkSettings, LinkState
+from plugmeter.telemetry.link import Link, LinkSettings, LinkState
 from plugmeter.telemetry.outbox import Outbox, limits_of
-from plugmeter.telemetry.topics import Topics, device_of, parse
+from plugmeter.telemetry.topics import Topics, device_of
 
 LOG: Final = logging.getLogger("plugmeter.daemon")
 
@@ -77,6 +79,7 @@ class Service:
         self._desired: DesiredKeeper | None = None
         self._metrics: MetricsServer | None = None
         self._observer: Observer | None = None
+        self._key: PublicKey | None = None
         self._log_until_ns = 0
         self._ticks = 0
         self._stopping = False
@@ -90,6 +93,13 @@ class Service:
             _timing(config),
             drains=DrainMemory(self._state / "drains.json", LOG.warning),
             audit=self._audit,
+        )
+        self._hearing = Hearing(
+            self._topics,
+            command=lambda message: self._operator.handle(message) if self._operator is not None else None,
+            desire=self._desire,
+            birth=self._publish_meta,  # Home Assistant has started: it wants to hear of us again
+            call=self.conductor.call,
         )
 
     def run(self) -> int:
@@ -136,9 +146,18 @@ class Service:
         if self._path is None:
             raise PlugmeterError("there is no configuration file to read again")
         base = configuration.load(self._path)
-        assert self._desired is not None
-        self._adopt(self._desired.rebase(base))
-        self._base = base
+        assert self._desired is not None and self._operator is not None
+        old, old_key = self._base, self._key
+        key = _public_key(base)
+        try:
+            self._adopt(self._desired.rebase(base, _verify(key)))
+        except PlugmeterError:
+            effective = self._desired.rebase(old, _verify(old_key))
+            if self._config != effective:
+                self._adopt(effective)
+            raise
+        self._base, self._key = base, key
+        self._operator.configure(base.commands.accept, key)
 
     def end_intake(self) -> None:
         """No new commands, no new runs; the one under way ends with its report. Probes find no listener."""
@@ -229,6 +248,7 @@ class Service:
             self._observer.look()
         if self._desired is not None and self.conductor.stage is Stage.RUNNING:
             self._look_for_the_controller(self._desired)
+            self._hearing.look()
             self._desired.tick()
         if self._log_until_ns and time.monotonic_ns() >= self._log_until_ns:
             self._log_until_ns = 0
@@ -334,7 +354,21 @@ class Service:
         found = Counter(self._recorder.discards)
         if self._runs is not None:
             found.update(self._runs.discards)
+        found.update({f"inbound_{name}": self.heard[name] for name in ("strange", "desired_replaced")})
+        if self._desired is not None:
+            found.update(
+                {f"desired_{name}": self._desired.counters[name] for name in ("refused", "deferred")}
+            )
         return found
+
+    @property
+    def heard(self) -> Counter[str]:
+        """What came in from the broker, by what it was."""
+        return self._hearing.counters
+
+    def commands(self) -> Counter[str]:
+        """What came in as commands, and what became of it."""
+        return Counter(self._operator.counters if self._operator is not None else {})
 
     def restart_metrics(self) -> None:
         """The remedy for a server that spins or is stuck."""
@@ -360,15 +394,14 @@ class Service:
 
     def _new_operator(self) -> Operator:
         assert self._journal is not None
-        commands = self._config.commands
         return Operator(
             self._journal,
             self._topics,
             self.device,
-            commands.accept,
-            self._public_key(),
+            self._base.commands.accept,
+            self._key,
             DaemonOperations(self),
-            self._publish,
+            self._answer,
             self._recorder.keep,
             withdrawn=self._withdraw,
         )
@@ -381,7 +414,7 @@ class Service:
             self._outbox,
             self._topics,
             client_id=f"plugmeter-{self.device}",
-            inbox=self._inbound,
+            inbox=self._hearing.take,
             diary=lambda event, details: self._recorder.keep("link", {"event": event, "details": details}),
             encode=envelope.batch,
             decode_ack=acks.decode,
@@ -389,6 +422,7 @@ class Service:
             will=lambda: documents.status("lost", self._stream, time.time_ns()),
         )
         self._link = link
+        self._hearing.prefix = settings.discovery_prefix
         self._publish_meta()
         if self._desired is not None:
             self._publish_reported(self._desired.report())
@@ -400,21 +434,6 @@ class Service:
         if address and self._observer is not None:
             self._metrics = MetricsServer(parse_address(address), self._observer.pages)
             self._metrics.start()
-
-    def _inbound(self, inbound: Inbound) -> None:
-        """A message of the broker, on the link's thread."""
-        found = parse(inbound.topic)
-        if found is None:  # Home Assistant has started: it wants to hear of us again
-            if inbound.payload == b"online":
-                self._publish_meta()
-        elif found.kind == "cmd":
-            if self._operator is not None:
-                self._operator.handle(inbound)
-        elif found.kind == "desired":
-            try:
-                self.conductor.call(lambda: self._desire(inbound.payload))
-            except PlugmeterError as error:
-                LOG.warning("a desired configuration was not looked at: %s", error)
 
     def _desire(self, payload: bytes) -> None:
         if self._desired is not None and not self._stopping:
@@ -464,26 +483,27 @@ class Service:
             keeper.reached(status.since_ns)
 
     def _new_keeper(self) -> DesiredKeeper:
-        key = self._public_key()
+        self._key = _public_key(self._base)
         return DesiredKeeper(
             self._state / FILE_NAME,
             self._base,
             device=self.device,
-            verify=key.verify if key is not None else None,
+            verify=_verify(self._key),
             apply=self._adopt,
             publish=self._publish_reported,
             record=self._recorder.keep,
         )
-
-    def _public_key(self) -> PublicKey | None:
-        name = self._base.commands.public_key_file
-        return load_public_key(Path(name)) if name else None
 
     # -- documents ------------------------------------------------------------------------------
 
     def _publish(self, topic: str, payload: bytes) -> None:
         if self._link is not None:
             self._link.set_document(topic, payload)
+
+    def _answer(self, topic: str, payload: bytes) -> None:
+        """The state of a command. There will be any number of them; the journal has them all."""
+        if self._link is not None:
+            self._link.set_document(topic, payload, passing=True)
 
     def _withdraw(self, topic: str) -> None:
         if self._link is not None:
@@ -497,10 +517,8 @@ class Service:
         ports = ready.ports if ready else tuple(port.name for port in self._config.ports)
         meta = documents.meta(self._config, ports, documents.host())
         self._publish(self._topics.meta, meta)
-        if self._config.mqtt.discovery_prefix:
-            topic, payload = discovery.config(
-                self.device, json.loads(meta), prefix=self._config.mqtt.discovery_prefix
-            )
+        if self._hearing.prefix:
+            topic, payload = discovery.config(self.device, json.loads(meta), prefix=self._hearing.prefix)
             self._publish(topic, payload)
 
     def _publish_summary(self) -> None:
@@ -516,6 +534,16 @@ class Service:
             write_health(self._state, self._observer.health(reason))
         except OSError as error:
             LOG.warning("the health snapshot cannot be written: %s", error.strerror or error)
+
+
+def _public_key(config: Config) -> PublicKey | None:
+    """Of who may command. Raises UsageError."""
+    name = config.commands.public_key_file
+    return load_public_key(Path(name)) if name else None
+
+
+def _verify(key: PublicKey | None) -> Verify | None:
+    return key.verify if key is not None else None
 
 
 def _timing(config: Config) -> Timing:

@@ -258,7 +258,8 @@ class Conversation:
         late = self._memory.window.overdue(now_s)
         if late:
             self._tally.counters["ack_timeouts"] += late
-            self._guard.tell("unacknowledged", {"batches": late, "after_s": self._patience.ack_s})
+            words: dict[str, object] = {"batches": late, "after_s": self._patience.ack_s}
+            self._tell_change("unacknowledged", True, "unacknowledged", words)
 
     def _asked(self, now_s: float) -> None:
         if self._asked_s is None:
@@ -407,6 +408,7 @@ class Conversation:
             self._tally.counters["acks_of_the_unsent"] += 1
         self._tally.counters["acks"] += 1
         self._tally.last_ack_s = now_s
+        memory.told.pop("unacknowledged", None)
         self._tally.acknowledged += memory.window.acknowledged(ranges)
         self._busy_s = now_s
         self._guard.call("acknowledge", memory.source.acknowledge, ranges, stream=ack.stream)

@@ -171,12 +171,14 @@ class Link:
         elif not self._thread.ident:  # was never started
             self._release()
 
-    def set_document(self, topic: str, payload: bytes, retain: bool = True) -> bool:
+    def set_document(self, topic: str, payload: bytes, retain: bool = True, *, passing: bool = False) -> bool:
         """Publish now, and again on each connection; the latest of a topic wins.
 
-        False if there is no room for it (1,000 topics, 256 KiB each), which is counted.
+        Of those that are ``passing`` the oldest is forgotten when there are more than 250: what is answered
+        for years must not fill up the place. False if there is no room for it (1,000 topics, 256 KiB each),
+        which is counted.
         """
-        taken = self._memory.documents.set(Document(topic, payload, retain))
+        taken = self._memory.documents.set(Document(topic, payload, retain, passing))
         if not taken:
             self._tally.counters["documents_without_room"] += 1
         self._wake()
@@ -578,7 +580,7 @@ class Link:
             sent=tally.sent,
             resent=tally.resent,
             acknowledged=tally.acknowledged,
-            counters=dict(tally.counters),
+            counters={**tally.counters, "documents_forgotten": memory.documents.forgotten},
         )
 
 

@@ -14,6 +14,7 @@ MOST_RECORDS: Final = 100
 MOST_BYTES: Final = 65_536
 _LEAST_BYTES: Final = 4_096
 _LEAST_MESSAGE_BYTES: Final = 1_024
+_PASSED_OVER_AT_ONCE: Final = 16
 
 Encode = Callable[[str, str, Sequence[StoredRecord], Sequence[Tombstone]], bytes]
 """(stream, device, records, tombstones) as one message: envelope.batch."""
@@ -111,9 +112,12 @@ class Sender:
     def next(self) -> Parcel | None:
         """The next message, if the window has room and there is something to send.
 
-        The caller publishes it and tells the window (``Window.sent``). Raises what the outbox raises.
+        The caller publishes it and tells the window (``Window.sent``). Raises what the outbox raises. None
+        also after some that fit into no message: a broker that takes hardly anything must not keep us here
+        for a whole backlog. So ask again soon, in any case.
         """
-        while self._window.room:
+        before = len(self.unsendable)
+        while self._window.room and len(self.unsendable) - before < _PASSED_OVER_AT_ONCE:
             due = self._window.take_due()
             if due is not None:
                 try:
