@@ -19,7 +19,7 @@ from plugmeter.daemon.hearing import Hearing
 from plugmeter.daemon.observation import Observer
 from plugmeter.daemon.operations import DaemonOperations
 from plugmeter.daemon.recorder import Recorder
-from plugmeter.daemon.runs import Runs
+from plugmeter.daemon.runs import ENDING_S, Runs
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.lifecycle import journal
 from plugmeter.lifecycle.actions import Ending, Timing
@@ -53,6 +53,10 @@ DRAIN_COMMIT_S: Final = 0.02
 """How far apart the outbox commits while draining, at most."""
 HEALTH_S: Final = 900
 """How often the snapshot of a daemon that goes on is written: seldom, for the card's sake."""
+_COURTESY_S: Final = 0.5
+_NO_TIME_S: Final = 0.02
+_ANSWERS_NS: Final = 200_000_000
+"""A broker that owes an answer for longer may be dead."""
 _FLUSH_TURN_S: Final = 0.005
 _CLOSE_S: Final = 2.0
 """What the last commit may take; all before it is on the disk already."""
@@ -135,11 +139,7 @@ class Service:
 
     def ready(self) -> bool:
         """Whether the witnesses are bound and the first coldplug scan is in."""
-        try:
-            return self._runs is not None and self._runs.is_up
-        except PlugmeterError as error:
-            self.conductor.post(Event.FATAL, f"the run cannot begin: {error}")
-            return False
+        return self._runs is not None and self._runs.is_up
 
     def reload(self) -> None:
         """The file anew: all of it good, or none of it in effect."""
@@ -173,7 +173,7 @@ class Service:
         """What the run has still to say."""
         if self._runs is None or self._runs.is_over:
             return ()
-        return (Work("run to end", 1, None),)
+        return (Work("run to end", 1, ENDING_S),)
 
     def flush_and_publish(self, ends_ns: int, cap_ns: int) -> None:
         """What is here goes to disk, and from there to the controller while there is time."""
@@ -217,8 +217,8 @@ class Service:
         if self._link is not None:
             if ending.goodbye_s:
                 self._send_the_last(ending.goodbye_s / 2)
-                farewell = documents.status("stopped", self._stream, time.time_ns(), ending.reason[:500])
-                self._link.say_goodbye(farewell, ending.goodbye_s)
+            farewell = documents.status("stopped", self._stream, time.time_ns(), ending.reason[:500])
+            self._link.say_goodbye(farewell, ending.goodbye_s or self._courtesy_s(self._link))
             self._link.stop()
         if self._metrics is not None:
             self._metrics.close(0.1)
@@ -229,6 +229,14 @@ class Service:
         if self._outbox is not None:
             # What could not be written until now has had its time.
             self._outbox.close(0.0 if self._outbox.trouble else _CLOSE_S)
+
+    def _courtesy_s(self, link: Link) -> float:
+        """How long goodbye may take when no time is left for it: a broker that answers hears it, and one that
+        is dead costs nothing."""
+        status = link.status()
+        owes_ns = 0 if status.unanswered_ns is None else time.monotonic_ns() - status.unanswered_ns
+        answers = status.state is LinkState.CONNECTED and owes_ns < _ANSWERS_NS
+        return _COURTESY_S if answers else _NO_TIME_S
 
     def _send_the_last(self, limit_s: float) -> None:
         """The record of the last transition came when all the others were acknowledged."""
