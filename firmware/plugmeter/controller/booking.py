@@ -43,7 +43,9 @@ def book(store: Store, arrivals: Arrivals, now_ms: int) -> Booked:
     booked = Booked()
     with store.writing() as session:
         for name in sorted(arrivals.devices):
-            _Device(session, booked, name, now_ms).book(arrivals.devices[name])
+            arrived = arrivals.devices[name]
+            if arrived.spoke or session.rows("SELECT 1 FROM device WHERE name = ?", (name,)):
+                _Device(session, booked, name, now_ms).book(arrived)
     return booked
 
 
@@ -53,7 +55,7 @@ class _Device:
         self._booked = booked
         self._name = name
         self._now_ms = now_ms
-        self._extracts = extracts.Extracts()
+        self._extracts = extracts.Extracts(now_ms)
         ((self._id,),) = session.rows(
             "INSERT INTO device (name, first_ms) VALUES (?, ?)"
             " ON CONFLICT (name) DO UPDATE SET first_ms = device.first_ms RETURNING id",

@@ -38,7 +38,7 @@ def columns(found: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> Markup
         x = _LEFT + slot * index
         parts.append(_column(column, stages, x, slot, plot_height, top))
         if index % every == 0:
-            label = _moment(column["start_ms"], column["hours"])
+            label = _moment(column["start_ms"], column["minutes"])
             parts.append(
                 Markup('<text class="tick middle" x="{}" y="{}">{}</text>').format(
                     _n(x + slot / 2), _HEIGHT - 10, label
@@ -81,7 +81,7 @@ def _column(
         )
     words = [f"{column['lost']:,} lost of {column['verdicts']:,} verdicts"]
     words += [f"{stage}: {column['stages'][stage]:,}" for stage in stages if column["stages"].get(stage)]
-    title = f"{_moment(column['start_ms'], column['hours'], whole=True)} UTC\n" + "\n".join(words)
+    title = f"{_moment(column['start_ms'], column['minutes'], whole=True)} UTC\n" + "\n".join(words)
     return Markup(
         '<g class="bucket"><rect class="hit" x="{}" y="{}" width="{}" height="{}"/>{}<title>{}</title></g>'
     ).format(_n(x), _TOP, _n(slot), _n(height), Markup("").join(bars), title)
@@ -150,11 +150,12 @@ def _scale(most: int) -> tuple[int, int]:
         step *= 10
 
 
-def _moment(start_ms: int, hours: int, *, whole: bool = False) -> str:
+def _moment(start_ms: int, minutes: int, *, whole: bool = False) -> str:
     moment = datetime.fromtimestamp(start_ms / 1_000, UTC)
     if whole:
-        return moment.strftime("%Y-%m-%d %H:%M") + (f" to {hours} h later" if hours > 1 else "")
-    return moment.strftime("%d %b") if hours >= 6 else moment.strftime("%H:%M")
+        later = f" to {minutes // 60} h later" if minutes > 60 else ""
+        return moment.strftime("%Y-%m-%d %H:%M") + later
+    return moment.strftime("%d %b") if minutes >= 360 else moment.strftime("%H:%M")
 
 
 def _n(value: float) -> str:

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
@@ -36,6 +38,8 @@ class Order:
     final_states: frozenset[str]
     id: str
     clear: bool
+    expires_s: int | None = None
+    """After so long the broker forgets it, too; None for never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def command(
     read = message.parse(topic, payload, device=device)
     if isinstance(read, message.Refusal):
         raise UsageError(f"controller command: {read.detail}")
-    return Order(topic, payload, topic, FINAL_STATES, command_id, clear=True)
+    return Order(topic, payload, topic, FINAL_STATES, command_id, clear=True, expires_s=valid_s)
 
 
 def configuration(
@@ -181,7 +185,10 @@ class _Exchange:
         if any(code.is_failure for code in codes):
             self._problem = f"the broker does not let us hear the answer: {str(codes[0]).lower()}"
             return
-        client.publish(self._order.topic, self._order.payload, qos=1, retain=True)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho gives it no types
+        if self._order.expires_s is not None:
+            properties.MessageExpiryInterval = self._order.expires_s
+        client.publish(self._order.topic, self._order.payload, qos=1, retain=True, properties=properties)
 
     def _on_publish(
         self, client: Client, userdata: object, mid: int, code: ReasonCode, properties: object

@@ -152,7 +152,12 @@ def test_what_the_page_sums_up_is_what_the_records_say(store: Store) -> None:
         "loss_rate": 0.166,
         "lost": {"socket_queue": 2},
         "certificate": {"valid": True, "reasons": []},
-        "listeners": [{"pid": 411, "comm": "udevd", "groups": 1, "drops": 7}, {"comm": 5}, "nonsense"],
+        "listeners": [
+            {"pid": 411, "comm": "udevd", "groups": 1, "drops": 3},
+            {"pid": 411, "comm": "udevd", "groups": 1, "drops": 4},
+            {"comm": 5},
+            "nonsense",
+        ],
     }
     run = {"run": "r-1", "verdict": "VALID", "interrupted": False, "report": report}
     invalid = {**run, "run": "r-2", "report": {**report, "certificate": {"valid": False}}}
@@ -224,6 +229,36 @@ def test_a_command_that_comes_again_retained_is_not_new(store: Store) -> None:
         assert session.rows("SELECT received_ms, state FROM command") == [(1_000, "successful")]
 
 
+def test_sums_by_the_minute_are_of_the_last_two_hours_only(store: Store) -> None:
+    minute, minute_ms = 1_000_000 * 60, 60_000
+    for at, first in ((minute, 1), (minute + 90, 3), (minute + 180, 5)):
+        records = [stored(n, "verdict", verdict(n), at * minute_ms * 1_000_000) for n in (first, first + 1)]
+        receive(store, message(records), now_ms=(at + 1) * minute_ms)
+    long_ago = [stored(7, "verdict", verdict(7), minute * minute_ms * 1_000_000)]
+    receive(store, message(long_ago), now_ms=(minute + 181) * minute_ms)
+    found = the_device(store)
+    with store.reading() as session:
+        kept = queries.minutes(session, found.id, 0)
+        assert {at for at, *_ in kept} == {minute + 90, minute + 180}
+        assert sum(n for *_, n in kept) == 4
+        assert sum(n for *_, n in queries.hours(session, found.id, 0)) == 7
+
+
+def test_who_commands_a_device_that_is_none_makes_none(store: Store) -> None:
+    ours = {"state": "init", "op": "selftest", "id": "c-1"}
+    receive(store, document("cmd/selftest/c-1", ours, device="misspelt"))
+    receive(store, ("plugmeter/v1/misspelt/cmd/selftest/c-1", b""))
+    with store.reading() as session:
+        assert session.rows("SELECT name FROM device") == []
+    receive(store, document("cmd/selftest/c-1", {**ours, "state": "accepted"}))
+    receive(store, document("cmd/selftest/c-2", {**ours, "id": "c-2"}))
+    with store.reading() as session:
+        assert session.rows("SELECT name FROM device") == [("bench-1",)]
+        assert session.rows("SELECT id FROM command ORDER BY id") == [("c-1",), ("c-2",)], (
+            "that of a known one"
+        )
+
+
 def test_a_last_will_and_a_retained_document_are_no_sign_of_life(store: Store) -> None:
     status = {"state": "lost", "stream": STREAM, "time": "2026-11-21T10:00:00Z", "reason": None}
     receive(store, document("status", status))
@@ -292,6 +327,7 @@ def test_a_server_that_is_away_is_one_line(tmp_path: Path) -> None:
         open_store(f"postgresql://me:secret@/x?host={tmp_path}")
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+    assert "No such file or directory" in str(caught.value), "what is wrong, not libpq's hint"
 
 
 def test_two_controllers_on_one_database_store_each_record_once(database: str) -> None:

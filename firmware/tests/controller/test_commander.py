@@ -109,6 +109,17 @@ def test_a_device_that_says_nothing_is_told_of(tmp_path: Path) -> None:
         send(broker.port, order(), timeout_s=0.5)
 
 
+def test_a_command_that_nobody_takes_is_forgotten_by_the_broker_too(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path) as broker:
+        with pytest.raises(PlugmeterError, match="until it expires"):
+            send(broker.port, order(), timeout_s=0.5)
+        with answering(broker.port, "plugmeter/v1/bench-1/cmd/+/+", []) as heard:
+            eventually(lambda: len(heard) == 1, "the command is still there")
+            left_s = getattr(heard[0].properties, "MessageExpiryInterval", None)
+            assert left_s is not None
+            assert 0 < left_s <= order().expires_s
+
+
 def test_a_signed_command_is_good_for_its_key_only(tmp_path: Path) -> None:
     public, _ = signing.new_key_pair(tmp_path / "fleet.key")
     verify = signing.load_public_key(public).verify

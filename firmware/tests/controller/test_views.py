@@ -61,7 +61,7 @@ def test_losses_fall_into_their_columns() -> None:
             (hour - 1, "1-2", "late", "", 2),
             (hour - 24, "1-2", "lost", "udevd", 99),
         ],
-        24,
+        views.SPANS[24],
         NOW_MS,
     )
     assert len(found["columns"]) == 24
@@ -80,7 +80,7 @@ def test_losses_fall_into_their_columns() -> None:
 )
 def test_a_column_is_as_tall_as_its_losses(counts: list[int], stage: str) -> None:
     found = [
-        {"start_ms": NOW_MS, "hours": 1, "verdicts": n, "lost": n, "stages": {stage: n} if n else {}}
+        {"start_ms": NOW_MS, "minutes": 60, "verdicts": n, "lost": n, "stages": {stage: n} if n else {}}
         for n in counts
     ]
     svg = str(charts.columns(found, [stage]))
@@ -94,7 +94,7 @@ def test_a_column_is_as_tall_as_its_losses(counts: list[int], stage: str) -> Non
 
 def test_charts_escape_what_they_are_given() -> None:
     nasty = '"><script>'
-    found = [{"start_ms": 0, "hours": 1, "verdicts": 1, "lost": 1, "stages": {nasty: 1}}]
+    found = [{"start_ms": 0, "minutes": 60, "verdicts": 1, "lost": 1, "stages": {nasty: 1}}]
     for svg in (
         charts.columns(found, [nasty]),
         charts.shares({nasty: 1}, [nasty]),
