@@ -52,9 +52,7 @@ class Observer:
     def headline(self) -> str:
         """For ``systemctl status``, in ASCII."""
         figures = self.figures()
-        parts = [headline(figures.findings)]
-        if figures.outbox is not None and figures.outbox.trouble:
-            parts.append(f"outbox: {figures.outbox.trouble}")
+        parts = [headline(figures.findings), *self._service.troubles()]
         run, outbox, link = figures.run, figures.outbox, figures.link
         if run is not None:
             parts.append(f"run {run.state}" + (f" ({run.rig})" if run.rig else ""))

@@ -35,13 +35,14 @@ from plugmeter.lifecycle.stages import Event, Stage
 from plugmeter.progress import Progress
 from plugmeter.sections import Config
 from plugmeter.telemetry import acks, discovery, envelope
+from plugmeter.telemetry.commands.journal import FILE_NAME as COMMANDS_NAME
 from plugmeter.telemetry.commands.journal import Journal
 from plugmeter.telemetry.commands.message import Verify
 from plugmeter.telemetry.commands.operator import Operator
 from plugmeter.telemetry.commands.signing import PublicKey, load_public_key
 from plugmeter.telemetry.desired_keeper import FILE_NAME, DesiredKeeper
 from plugmeter.telemetry.link import Link, LinkSettings, LinkState
-from plugmeter.telemetry.outbox import Outbox, limits_of
+from plugmeter.telemetry.outbox import DATABASE_NAME, Outbox, limits_of
 from plugmeter.telemetry.topics import Topics, device_of
 
 LOG: Final = logging.getLogger("plugmeter.daemon")
@@ -84,6 +85,7 @@ class Service:
         self._metrics: MetricsServer | None = None
         self._observer: Observer | None = None
         self._key: PublicKey | None = None
+        self._told_meta = b""
         self._log_until_ns = 0
         self._ticks = 0
         self._stopping = False
@@ -115,7 +117,7 @@ class Service:
     def start(self) -> Iterator[str]:
         """Bring everything up."""
         yield "opening the outbox"
-        outbox = Outbox(self._state / "outbox.sqlite", limits_of(self._config.outbox), LOG.warning)
+        outbox = Outbox(self._state / DATABASE_NAME, limits_of(self._config.outbox), LOG.warning)
         self._outbox = outbox
         self._recorder.attach(outbox)
         outbox.on_commit(self.conductor.wake)
@@ -123,8 +125,11 @@ class Service:
         yield "looking for a configuration that is on trial"
         self._desired = self._new_keeper()
         self._config = self._desired.start()
+        if self._desired.set_aside is not None:
+            LOG.warning("what was kept of desired configurations is damaged: it is set aside as %s",
+                        self._desired.set_aside)  # fmt: skip
         yield "opening the journal of commands"
-        self._journal = Journal(self._state / "commands.sqlite", time.time_ns())
+        self._journal = Journal(self._state / COMMANDS_NAME, time.time_ns(), tell=LOG.warning)
         yield "starting the metrics"
         self._observer = Observer(self)
         self._open_metrics()
@@ -263,6 +268,8 @@ class Service:
             journal.set_level(self._config.daemon.log_level)
         if self._ticks % SUMMARY_S == 0:
             self._publish_summary()
+            if self._meta() != self._told_meta:  # the ports are known once the run has begun
+                self._publish_meta()
         if self._ticks % HEALTH_S == 0:
             self._write_health("it was time")
 
@@ -373,6 +380,16 @@ class Service:
     def heard(self) -> Counter[str]:
         """What came in from the broker, by what it was."""
         return self._hearing.counters
+
+    def troubles(self) -> list[str]:
+        """What cannot be done just now, a line each."""
+        return [
+            f"{name}: {part.trouble}"
+            for name, part in (
+                ("outbox", self._outbox), ("commands", self._operator), ("desired", self._desired),
+            )
+            if part is not None and part.trouble is not None
+        ]  # fmt: skip
 
     def commands(self) -> Counter[str]:
         """What came in as commands, and what became of it."""
@@ -520,10 +537,13 @@ class Service:
     def _publish_reported(self, payload: bytes) -> None:
         self._publish(self._topics.reported, payload)
 
-    def _publish_meta(self) -> None:
+    def _meta(self) -> bytes:
         ready = self._runs.ready if self._runs is not None else None
         ports = ready.ports if ready else tuple(port.name for port in self._config.ports)
-        meta = documents.meta(self._config, ports, documents.host())
+        return documents.meta(self._config, ports, documents.host())
+
+    def _publish_meta(self) -> None:
+        meta = self._told_meta = self._meta()
         self._publish(self._topics.meta, meta)
         if self._hearing.prefix:
             topic, payload = discovery.config(self.device, json.loads(meta), prefix=self._hearing.prefix)
