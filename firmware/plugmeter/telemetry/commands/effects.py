@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias
 
 from plugmeter.errors import PlugmeterError
+from plugmeter.moments import rfc3339
 from plugmeter.telemetry.commands import strict
 from plugmeter.telemetry.commands.answers import REASON_LIMIT
 from plugmeter.telemetry.commands.journal import Entry, Journal
 from plugmeter.telemetry.commands.message import State
 from plugmeter.telemetry.commands.operations import Interrupted, Operations, carry_out
-from plugmeter.telemetry.commands.times import rfc3339
 
 MOST_ATTEMPTS: Final = 3
 RESULT_LIMIT_BYTES: Final = 8_192

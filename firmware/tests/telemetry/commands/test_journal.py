@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 
 from plugmeter.errors import PlugmeterError
+from plugmeter.moments import NS
 from plugmeter.telemetry.commands.journal import Entry, Journal, JournalFullError
 from plugmeter.telemetry.commands.message import FINAL, Command, State, admit
-from plugmeter.telemetry.commands.times import NS
 from tests.telemetry.commands.orders import NOW_NS
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from plugmeter.moments import NS
 from plugmeter.telemetry.commands.message import Command, State
 from plugmeter.telemetry.commands.operations import Interrupted
-from plugmeter.telemetry.commands.times import NS
 from tests.telemetry.commands.orders import ARGUMENTS, NOW_NS, Desk, sent, until
 
 KILLS = 20
