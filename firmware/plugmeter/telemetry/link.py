@@ -24,11 +24,12 @@ from plugmeter.telemetry.backoff import Backoff
 from plugmeter.telemetry.breaker import Breaker, BreakerState, Kind
 from plugmeter.telemetry.client import Opening, Session
 from plugmeter.telemetry.connector import Connector, Lookup
-from plugmeter.telemetry.conversation import Acknowledged, Conversation, Inbound, Memory, Patience, Tally
+from plugmeter.telemetry.conversation import Conversation
 from plugmeter.telemetry.documents import Document, Documents
 from plugmeter.telemetry.failures import Failure, LinkError
 from plugmeter.telemetry.guard import Diary, Guard
 from plugmeter.telemetry.keepalive import Keepalive
+from plugmeter.telemetry.link_memory import Acknowledged, Inbound, Memory, Patience, Tally
 from plugmeter.telemetry.link_settings import LinkSettings
 from plugmeter.telemetry.link_status import LinkState, LinkStatus
 from plugmeter.telemetry.sender import Batch, Encode, Sender, Source
