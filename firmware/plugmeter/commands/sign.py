@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from plugmeter.errors import UsageError
+from plugmeter.moments import NS, rfc3339
 from plugmeter.sections import Daemon, Port
 from plugmeter.settings import keys, nearest
 from plugmeter.telemetry import desired
 from plugmeter.telemetry.commands import arguments, message, signing, strict
-from plugmeter.telemetry.commands.times import NS, rfc3339
 from plugmeter.telemetry.topics import Topics
 
 NAME = "sign"

@@ -19,9 +19,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from plugmeter.controller.broker import BrokerSettings
 from plugmeter.errors import PlugmeterError, UsageError
+from plugmeter.moments import NS, rfc3339
 from plugmeter.telemetry import desired, schemas, strictjson
 from plugmeter.telemetry.commands import message, signing
-from plugmeter.telemetry.commands.times import NS, rfc3339
 from plugmeter.telemetry.topics import Topics, is_device
 
 FINAL_STATES: Final = frozenset({"successful", "failed", "refused"})

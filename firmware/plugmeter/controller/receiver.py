@@ -42,7 +42,7 @@ GROUP_EVENTS: Final = 1_000
 """So many are enough for a commit. A device has 20 messages of 100 records under way as a rule, and waits
 then: one that waited for all of them would be idle while the device is not, and the other way round."""
 MOST_EVENTS: Final = 5_000
-"""The same while the database is in trouble: more is not read."""
+"""While the database is in trouble: beyond this, what its sender does not keep (QoS 0) is dropped."""
 MOST_BYTES: Final = 8 << 20
 LINGER_S: Final = 0.1
 """So long a message waits for others at most before it is committed."""

@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from plugmeter import __version__
-from plugmeter.lifecycle.audit import rfc3339
 from plugmeter.lifecycle.figures import Figures
+from plugmeter.moments import rfc3339
 from plugmeter.sections import Config
 from plugmeter.telemetry.record import Account
 

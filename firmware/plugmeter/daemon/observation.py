@@ -18,7 +18,7 @@ from plugmeter.lifecycle.observe import observe
 from plugmeter.lifecycle.pages import StatusPages
 from plugmeter.lifecycle.procfs import ProcessReader
 from plugmeter.lifecycle.samples import LinkSample, WorkerSample
-from plugmeter.lifecycle.whereabouts import whereabouts
+from plugmeter.lifecycle.whereabouts import process_state, whereabouts
 from plugmeter.progress import Progress
 from plugmeter.sections import Config
 from plugmeter.telemetry.link import LinkState
@@ -35,12 +35,12 @@ class Observer:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._reader = ProcessReader()
-        self._doctor = Doctor(_limits(service.config), whereabouts)
+        self._doctor = Doctor(_limits(service.config), self._whereabouts)
         self.pages = StatusPages(self.figures, Exposition(self.figures))
 
     def configure(self, config: Config) -> None:
         """Other limits."""
-        self._doctor = Doctor(_limits(config), whereabouts)
+        self._doctor = Doctor(_limits(config), self._whereabouts)
 
     def look(self) -> None:
         """What is wrong now: told once, with the remedy applied where there is one."""
@@ -52,9 +52,7 @@ class Observer:
     def headline(self) -> str:
         """For ``systemctl status``, in ASCII."""
         figures = self.figures()
-        parts = [headline(figures.findings)]
-        if figures.outbox is not None and figures.outbox.trouble:
-            parts.append(f"outbox: {figures.outbox.trouble}")
+        parts = [headline(figures.findings), *self._service.troubles()]
         run, outbox, link = figures.run, figures.outbox, figures.link
         if run is not None:
             parts.append(f"run {run.state}" + (f" ({run.rig})" if run.rig else ""))
@@ -82,6 +80,7 @@ class Observer:
             stuck_s=service.config.lifecycle.stuck_s,
             signals=dict(service.signals),
             discards=dict(service.discards()),
+            commands=dict(service.commands()),
             http=dict(service.metrics.counters) if service.metrics is not None else {},
             last_errors=service.errors.lines(),
         )
@@ -118,9 +117,16 @@ class Observer:
     def _workers(self) -> list[Progress]:
         found: list[Progress] = [*self._service.workers(), self._service.conductor.progress]
         runs = self._service.runs
-        if runs is not None and runs.runner is not None and runs.ready is not None:
-            found.append(runs.runner.progress)
+        if runs is not None and runs.watched is not None:
+            found.append(runs.watched.progress)
         return found
+
+    def _whereabouts(self, worker: str) -> str:
+        """Of a thread of ours, or of the run's process."""
+        runs = self._service.runs
+        if worker == "runner" and runs is not None and runs.runner is not None:
+            return process_state(runs.runner.pid)
+        return whereabouts(worker)
 
     def _tell(self, change: Change) -> None:
         finding = change.finding
@@ -197,6 +203,7 @@ def _link_figures(service: Service) -> LinkFigures | None:
         breaker=status.breaker,
         counters={
             **status.counters,
+            **{f"inbound_{name}": count for name, count in service.heard.items()},
             "sent": status.sent,
             "resent": status.resent,
             "tls_failures": status.tls_failures,

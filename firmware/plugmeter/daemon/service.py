@@ -15,10 +15,11 @@ from typing import Any, Final, TypeVar
 
 from plugmeter import config as configuration
 from plugmeter.daemon import documents
+from plugmeter.daemon.hearing import Hearing
 from plugmeter.daemon.observation import Observer
 from plugmeter.daemon.operations import DaemonOperations
 from plugmeter.daemon.recorder import Recorder
-from plugmeter.daemon.runs import Runs
+from plugmeter.daemon.runs import ENDING_S, Runs
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.lifecycle import journal
 from plugmeter.lifecycle.actions import Ending, Timing
@@ -34,13 +35,15 @@ from plugmeter.lifecycle.stages import Event, Stage
 from plugmeter.progress import Progress
 from plugmeter.sections import Config
 from plugmeter.telemetry import acks, discovery, envelope
+from plugmeter.telemetry.commands.journal import FILE_NAME as COMMANDS_NAME
 from plugmeter.telemetry.commands.journal import Journal
+from plugmeter.telemetry.commands.message import Verify
 from plugmeter.telemetry.commands.operator import Operator
 from plugmeter.telemetry.commands.signing import PublicKey, load_public_key
 from plugmeter.telemetry.desired_keeper import FILE_NAME, DesiredKeeper
-from plugmeter.telemetry.link import Inbound, Link, LinkSettings, LinkState
-from plugmeter.telemetry.outbox import Outbox, limits_of
-from plugmeter.telemetry.topics import Topics, device_of, parse
+from plugmeter.telemetry.link import Link, LinkSettings, LinkState
+from plugmeter.telemetry.outbox import DATABASE_NAME, Outbox, limits_of
+from plugmeter.telemetry.topics import Topics, device_of
 
 LOG: Final = logging.getLogger("plugmeter.daemon")
 
@@ -51,6 +54,10 @@ DRAIN_COMMIT_S: Final = 0.02
 """How far apart the outbox commits while draining, at most."""
 HEALTH_S: Final = 900
 """How often the snapshot of a daemon that goes on is written: seldom, for the card's sake."""
+_COURTESY_S: Final = 0.5
+_NO_TIME_S: Final = 0.02
+_ANSWERS_NS: Final = 200_000_000
+"""A broker that owes an answer for longer may be dead."""
 _FLUSH_TURN_S: Final = 0.005
 _CLOSE_S: Final = 2.0
 """What the last commit may take; all before it is on the disk already."""
@@ -77,6 +84,8 @@ class Service:
         self._desired: DesiredKeeper | None = None
         self._metrics: MetricsServer | None = None
         self._observer: Observer | None = None
+        self._key: PublicKey | None = None
+        self._told_meta = b""
         self._log_until_ns = 0
         self._ticks = 0
         self._stopping = False
@@ -91,6 +100,13 @@ class Service:
             drains=DrainMemory(self._state / "drains.json", LOG.warning),
             audit=self._audit,
         )
+        self._hearing = Hearing(
+            self._topics,
+            command=lambda message: self._operator.handle(message) if self._operator is not None else None,
+            desire=self._desire,
+            birth=self._publish_meta,  # Home Assistant has started: it wants to hear of us again
+            call=self.conductor.call,
+        )
 
     def run(self) -> int:
         """From the first stage to the last; the exit status."""
@@ -101,7 +117,7 @@ class Service:
     def start(self) -> Iterator[str]:
         """Bring everything up."""
         yield "opening the outbox"
-        outbox = Outbox(self._state / "outbox.sqlite", limits_of(self._config.outbox), LOG.warning)
+        outbox = Outbox(self._state / DATABASE_NAME, limits_of(self._config.outbox), LOG.warning)
         self._outbox = outbox
         self._recorder.attach(outbox)
         outbox.on_commit(self.conductor.wake)
@@ -109,8 +125,11 @@ class Service:
         yield "looking for a configuration that is on trial"
         self._desired = self._new_keeper()
         self._config = self._desired.start()
+        if self._desired.set_aside is not None:
+            LOG.warning("what was kept of desired configurations is damaged: it is set aside as %s",
+                        self._desired.set_aside)  # fmt: skip
         yield "opening the journal of commands"
-        self._journal = Journal(self._state / "commands.sqlite", time.time_ns())
+        self._journal = Journal(self._state / COMMANDS_NAME, time.time_ns(), tell=LOG.warning)
         yield "starting the metrics"
         self._observer = Observer(self)
         self._open_metrics()
@@ -125,20 +144,25 @@ class Service:
 
     def ready(self) -> bool:
         """Whether the witnesses are bound and the first coldplug scan is in."""
-        try:
-            return self._runs is not None and self._runs.is_up
-        except PlugmeterError as error:
-            self.conductor.post(Event.FATAL, f"the run cannot begin: {error}")
-            return False
+        return self._runs is not None and self._runs.is_up
 
     def reload(self) -> None:
         """The file anew: all of it good, or none of it in effect."""
         if self._path is None:
             raise PlugmeterError("there is no configuration file to read again")
         base = configuration.load(self._path)
-        assert self._desired is not None
-        self._adopt(self._desired.rebase(base))
-        self._base = base
+        assert self._desired is not None and self._operator is not None
+        old, old_key = self._base, self._key
+        key = _public_key(base)
+        try:
+            self._adopt(self._desired.rebase(base, _verify(key)))
+        except PlugmeterError:
+            effective = self._desired.rebase(old, _verify(old_key))
+            if self._config != effective:
+                self._adopt(effective)
+            raise
+        self._base, self._key = base, key
+        self._operator.configure(base.commands.accept, key)
 
     def end_intake(self) -> None:
         """No new commands, no new runs; the one under way ends with its report. Probes find no listener."""
@@ -154,7 +178,7 @@ class Service:
         """What the run has still to say."""
         if self._runs is None or self._runs.is_over:
             return ()
-        return (Work("run to end", 1, None),)
+        return (Work("run to end", 1, ENDING_S),)
 
     def flush_and_publish(self, ends_ns: int, cap_ns: int) -> None:
         """What is here goes to disk, and from there to the controller while there is time."""
@@ -198,8 +222,8 @@ class Service:
         if self._link is not None:
             if ending.goodbye_s:
                 self._send_the_last(ending.goodbye_s / 2)
-                farewell = documents.status("stopped", self._stream, time.time_ns(), ending.reason[:500])
-                self._link.say_goodbye(farewell, ending.goodbye_s)
+            farewell = documents.status("stopped", self._stream, time.time_ns(), ending.reason[:500])
+            self._link.say_goodbye(farewell, ending.goodbye_s or self._courtesy_s(self._link))
             self._link.stop()
         if self._metrics is not None:
             self._metrics.close(0.1)
@@ -210,6 +234,14 @@ class Service:
         if self._outbox is not None:
             # What could not be written until now has had its time.
             self._outbox.close(0.0 if self._outbox.trouble else _CLOSE_S)
+
+    def _courtesy_s(self, link: Link) -> float:
+        """How long goodbye may take when no time is left for it: a broker that answers hears it, and one that
+        is dead costs nothing."""
+        status = link.status()
+        owes_ns = 0 if status.unanswered_ns is None else time.monotonic_ns() - status.unanswered_ns
+        answers = status.state is LinkState.CONNECTED and owes_ns < _ANSWERS_NS
+        return _COURTESY_S if answers else _NO_TIME_S
 
     def _send_the_last(self, limit_s: float) -> None:
         """The record of the last transition came when all the others were acknowledged."""
@@ -229,12 +261,15 @@ class Service:
             self._observer.look()
         if self._desired is not None and self.conductor.stage is Stage.RUNNING:
             self._look_for_the_controller(self._desired)
+            self._hearing.look()
             self._desired.tick()
         if self._log_until_ns and time.monotonic_ns() >= self._log_until_ns:
             self._log_until_ns = 0
             journal.set_level(self._config.daemon.log_level)
         if self._ticks % SUMMARY_S == 0:
             self._publish_summary()
+            if self._meta() != self._told_meta:  # the ports are known once the run has begun
+                self._publish_meta()
         if self._ticks % HEALTH_S == 0:
             self._write_health("it was time")
 
@@ -334,7 +369,31 @@ class Service:
         found = Counter(self._recorder.discards)
         if self._runs is not None:
             found.update(self._runs.discards)
+        found.update({f"inbound_{name}": self.heard[name] for name in ("strange", "desired_replaced")})
+        if self._desired is not None:
+            found.update(
+                {f"desired_{name}": self._desired.counters[name] for name in ("refused", "deferred")}
+            )
         return found
+
+    @property
+    def heard(self) -> Counter[str]:
+        """What came in from the broker, by what it was."""
+        return self._hearing.counters
+
+    def troubles(self) -> list[str]:
+        """What cannot be done just now, a line each."""
+        return [
+            f"{name}: {part.trouble}"
+            for name, part in (
+                ("outbox", self._outbox), ("commands", self._operator), ("desired", self._desired),
+            )
+            if part is not None and part.trouble is not None
+        ]  # fmt: skip
+
+    def commands(self) -> Counter[str]:
+        """What came in as commands, and what became of it."""
+        return Counter(self._operator.counters if self._operator is not None else {})
 
     def restart_metrics(self) -> None:
         """The remedy for a server that spins or is stuck."""
@@ -360,15 +419,14 @@ class Service:
 
     def _new_operator(self) -> Operator:
         assert self._journal is not None
-        commands = self._config.commands
         return Operator(
             self._journal,
             self._topics,
             self.device,
-            commands.accept,
-            self._public_key(),
+            self._base.commands.accept,
+            self._key,
             DaemonOperations(self),
-            self._publish,
+            self._answer,
             self._recorder.keep,
             withdrawn=self._withdraw,
         )
@@ -381,7 +439,7 @@ class Service:
             self._outbox,
             self._topics,
             client_id=f"plugmeter-{self.device}",
-            inbox=self._inbound,
+            inbox=self._hearing.take,
             diary=lambda event, details: self._recorder.keep("link", {"event": event, "details": details}),
             encode=envelope.batch,
             decode_ack=acks.decode,
@@ -389,6 +447,7 @@ class Service:
             will=lambda: documents.status("lost", self._stream, time.time_ns()),
         )
         self._link = link
+        self._hearing.prefix = settings.discovery_prefix
         self._publish_meta()
         if self._desired is not None:
             self._publish_reported(self._desired.report())
@@ -400,21 +459,6 @@ class Service:
         if address and self._observer is not None:
             self._metrics = MetricsServer(parse_address(address), self._observer.pages)
             self._metrics.start()
-
-    def _inbound(self, inbound: Inbound) -> None:
-        """A message of the broker, on the link's thread."""
-        found = parse(inbound.topic)
-        if found is None:  # Home Assistant has started: it wants to hear of us again
-            if inbound.payload == b"online":
-                self._publish_meta()
-        elif found.kind == "cmd":
-            if self._operator is not None:
-                self._operator.handle(inbound)
-        elif found.kind == "desired":
-            try:
-                self.conductor.call(lambda: self._desire(inbound.payload))
-            except PlugmeterError as error:
-                LOG.warning("a desired configuration was not looked at: %s", error)
 
     def _desire(self, payload: bytes) -> None:
         if self._desired is not None and not self._stopping:
@@ -464,26 +508,27 @@ class Service:
             keeper.reached(status.since_ns)
 
     def _new_keeper(self) -> DesiredKeeper:
-        key = self._public_key()
+        self._key = _public_key(self._base)
         return DesiredKeeper(
             self._state / FILE_NAME,
             self._base,
             device=self.device,
-            verify=key.verify if key is not None else None,
+            verify=_verify(self._key),
             apply=self._adopt,
             publish=self._publish_reported,
             record=self._recorder.keep,
         )
-
-    def _public_key(self) -> PublicKey | None:
-        name = self._base.commands.public_key_file
-        return load_public_key(Path(name)) if name else None
 
     # -- documents ------------------------------------------------------------------------------
 
     def _publish(self, topic: str, payload: bytes) -> None:
         if self._link is not None:
             self._link.set_document(topic, payload)
+
+    def _answer(self, topic: str, payload: bytes) -> None:
+        """The state of a command. There will be any number of them; the journal has them all."""
+        if self._link is not None:
+            self._link.set_document(topic, payload, passing=True)
 
     def _withdraw(self, topic: str) -> None:
         if self._link is not None:
@@ -492,15 +537,16 @@ class Service:
     def _publish_reported(self, payload: bytes) -> None:
         self._publish(self._topics.reported, payload)
 
-    def _publish_meta(self) -> None:
+    def _meta(self) -> bytes:
         ready = self._runs.ready if self._runs is not None else None
         ports = ready.ports if ready else tuple(port.name for port in self._config.ports)
-        meta = documents.meta(self._config, ports, documents.host())
+        return documents.meta(self._config, ports, documents.host())
+
+    def _publish_meta(self) -> None:
+        meta = self._told_meta = self._meta()
         self._publish(self._topics.meta, meta)
-        if self._config.mqtt.discovery_prefix:
-            topic, payload = discovery.config(
-                self.device, json.loads(meta), prefix=self._config.mqtt.discovery_prefix
-            )
+        if self._hearing.prefix:
+            topic, payload = discovery.config(self.device, json.loads(meta), prefix=self._hearing.prefix)
             self._publish(topic, payload)
 
     def _publish_summary(self) -> None:
@@ -516,6 +562,16 @@ class Service:
             write_health(self._state, self._observer.health(reason))
         except OSError as error:
             LOG.warning("the health snapshot cannot be written: %s", error.strerror or error)
+
+
+def _public_key(config: Config) -> PublicKey | None:
+    """Of who may command. Raises UsageError."""
+    name = config.commands.public_key_file
+    return load_public_key(Path(name)) if name else None
+
+
+def _verify(key: PublicKey | None) -> Verify | None:
+    return key.verify if key is not None else None
 
 
 def _timing(config: Config) -> Timing:

@@ -137,6 +137,7 @@ class Conversation:
         self.goodbye_answer: int | None = None
         """The PUBACK's reason code to the goodbye."""
         self._goodbye_sent = False
+        self._sounded = False
         self._pending: dict[int, _Sent] = {}
         """By packet identifier, in the order that they were sent."""
         self._subscribing: tuple[int, float] | None = None
@@ -170,6 +171,14 @@ class Conversation:
             self._note_sent(now_s)
             failure = self._events(now_s)  # publishing may have found out that the connection is over
         return failure
+
+    def part(self) -> None:
+        """Say DISCONNECT, so that the last will is not published, and before it the goodbye, if it was not
+        sent yet. That goes then with QoS 0, which waits for no place in the broker's Receive Maximum."""
+        if self.goodbye is not None and not self._goodbye_sent:
+            self._goodbye_sent = True
+            self.session.publish(self.goodbye.topic, self.goodbye.payload, retain=True, qos=0)
+        self.session.disconnect()
 
     @property
     def asked_s(self) -> float | None:
@@ -251,6 +260,8 @@ class Conversation:
     def _timers(self, now_s: float) -> None:
         interval_s = self._memory.keepalive.interval_s
         idle = now_s - self._received_s >= interval_s or now_s - self._sent_s >= interval_s
+        if self.draining and not self._sounded:  # whether it is worth while to say goodbye
+            self._sounded = idle = True
         if idle and not self._pinged:
             self._pinged = True
             self.session.ping()
@@ -258,7 +269,8 @@ class Conversation:
         late = self._memory.window.overdue(now_s)
         if late:
             self._tally.counters["ack_timeouts"] += late
-            self._guard.tell("unacknowledged", {"batches": late, "after_s": self._patience.ack_s})
+            words: dict[str, object] = {"batches": late, "after_s": self._patience.ack_s}
+            self._tell_change("unacknowledged", True, "unacknowledged", words)
 
     def _asked(self, now_s: float) -> None:
         if self._asked_s is None:
@@ -407,6 +419,7 @@ class Conversation:
             self._tally.counters["acks_of_the_unsent"] += 1
         self._tally.counters["acks"] += 1
         self._tally.last_ack_s = now_s
+        memory.told.pop("unacknowledged", None)
         self._tally.acknowledged += memory.window.acknowledged(ranges)
         self._busy_s = now_s
         self._guard.call("acknowledge", memory.source.acknowledge, ranges, stream=ack.stream)

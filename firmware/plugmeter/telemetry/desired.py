@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
+from plugmeter.moments import NS, instant
 from plugmeter.sections import SECTIONS
 from plugmeter.settings import shown
 from plugmeter.telemetry.commands import strict
 from plugmeter.telemetry.commands.message import IDENTIFIER, Cleared, Refusal, Verify, Why, opened
-from plugmeter.telemetry.commands.times import NS, instant
 
 PAYLOAD_LIMIT_BYTES: Final = 65_536
 STARTS_LIMIT: Final = 3

@@ -157,7 +157,7 @@ class DesiredKeeper:
 
     def reached(self, since_ns: int) -> None:
         """The controller has answered, on a connection that was made at ``since_ns`` (monotonic). That
-        counts only if it was after the configuration was applied: an old connection proves nothing."""
+        counts only if that was after the configuration began to be applied: an old one proves nothing."""
         if self._standing.trial is not None and since_ns >= self._applied_ns:
             self._become(desired.reach(self._standing))
 
@@ -177,13 +177,14 @@ class DesiredKeeper:
         if self._must_save():
             self._save(after)
 
-    def rebase(self, base: Config) -> Config:
-        """The device's own file was read anew (SIGHUP): what is to be in effect now. The caller applies it.
+    def rebase(self, base: Config, verify: Verify | None) -> Config:
+        """The device's own file was read anew (SIGHUP), and the key that it names: what is to be in effect
+        now. The caller applies it.
 
         Raises ConfigError, and keeps the old one, where what is wished does not go with it.
         """
         self._effective = self._overlaid(base, self._standing.overlay, self._standing.id)
-        self._base = base
+        self._base, self._verify = base, verify
         self._applied_ns = self._monotonic_ns()
         self._report()
         return self._effective
@@ -228,8 +229,10 @@ class DesiredKeeper:
         before, self._standing = self._effective, standing
         self._effective = self._usable()
         if self._effective != before:
+            # From its beginning: the link may be connected anew before all of it is applied.
+            self._applied_ns = self._monotonic_ns()
             self._put_into_effect()
-            self._applied_ns = self._ticked_ns = self._monotonic_ns()
+            self._ticked_ns = self._monotonic_ns()
         self._report()
 
     def _put_into_effect(self) -> None:

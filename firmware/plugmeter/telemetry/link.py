@@ -171,12 +171,14 @@ class Link:
         elif not self._thread.ident:  # was never started
             self._release()
 
-    def set_document(self, topic: str, payload: bytes, retain: bool = True) -> bool:
+    def set_document(self, topic: str, payload: bytes, retain: bool = True, *, passing: bool = False) -> bool:
         """Publish now, and again on each connection; the latest of a topic wins.
 
-        False if there is no room for it (1,000 topics, 256 KiB each), which is counted.
+        Of those that are ``passing`` the oldest is forgotten when there are more than 250: what is answered
+        for years must not fill up the place. False if there is no room for it (1,000 topics, 256 KiB each),
+        which is counted.
         """
-        taken = self._memory.documents.set(Document(topic, payload, retain))
+        taken = self._memory.documents.set(Document(topic, payload, retain, passing))
         if not taken:
             self._tally.counters["documents_without_room"] += 1
         self._wake()
@@ -326,7 +328,7 @@ class Link:
                 answer = conversation.goodbye_answer
                 goodbye.delivered = answer is not None and answer < 0x80
                 self._finished = True
-                conversation.session.disconnect()
+                conversation.part()
                 # Who has not answered in all this time will not close either.
                 self._closing_s = now_s + (_CLOSING_S if answer is not None else 0.0)
 
@@ -506,9 +508,19 @@ class Link:
             self._goodbye.done.set()
 
     def _end(self) -> None:
+        self._guard.call("goodbye", self._part)
         self._gone(time.monotonic())
         self._snapshot = self._status(time.monotonic())
         self._release()
+
+    def _part(self) -> None:
+        """Told to stop before goodbye, whose time has run out, was said to the end: what can be sent is."""
+        conversation, goodbye = self._conversation, self._goodbye
+        if conversation is None or conversation.connected_s is None or goodbye is None:
+            return
+        if self._closing_s is None:
+            conversation.goodbye = goodbye.document
+            conversation.part()
 
     def _release(self) -> None:
         with self._lock:
@@ -578,7 +590,7 @@ class Link:
             sent=tally.sent,
             resent=tally.resent,
             acknowledged=tally.acknowledged,
-            counters=dict(tally.counters),
+            counters={**tally.counters, "documents_forgotten": memory.documents.forgotten},
         )
 
 

@@ -375,11 +375,11 @@ class Outbox:
         done = self._store.commit(items, acks)
         self._more = done.more
         self._counters["evicted"] += done.evicted
-        self._settle(done.acks_left)
-        self._store.check_log()
         self._out_of_trouble()
         if items:
             self._cautious = False
+        self._settle(done.acks_left)
+        self._store.check_log()
         self._commit_s = (time.monotonic_ns() - began_ns) / 1e9
         return done
 
@@ -429,6 +429,7 @@ class Outbox:
                 self._acks = ()
                 self._acks_done = self._acks_given
         if self._doubtful is not None and self._store.took_place(self._doubtful.stream):
+            self._out_of_trouble()
             self._settle(self._doubtful.acks)  # acknowledging once more is harmless
         self._doubtful = None
 

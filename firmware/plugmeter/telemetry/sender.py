@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from plugmeter.telemetry import ranges
+from plugmeter.telemetry.ranges import Ranges
 from plugmeter.telemetry.record import StoredRecord, Tombstone
-from plugmeter.telemetry.window import Ranges, Window, without
+from plugmeter.telemetry.window import Window
 
 MOST_RECORDS: Final = 100
 MOST_BYTES: Final = 65_536
 _LEAST_BYTES: Final = 4_096
 _LEAST_MESSAGE_BYTES: Final = 1_024
+_PASSED_OVER_AT_ONCE: Final = 16
 
 Encode = Callable[[str, str, Sequence[StoredRecord], Sequence[Tombstone]], bytes]
 """(stream, device, records, tombstones) as one message: envelope.batch."""
@@ -111,9 +114,12 @@ class Sender:
     def next(self) -> Parcel | None:
         """The next message, if the window has room and there is something to send.
 
-        The caller publishes it and tells the window (``Window.sent``). Raises what the outbox raises.
+        The caller publishes it and tells the window (``Window.sent``). Raises what the outbox raises. None
+        also after some that fit into no message: a broker that takes hardly anything must not keep us here
+        for a whole backlog. So ask again soon, in any case.
         """
-        while self._window.room:
+        before = len(self.unsendable)
+        while self._window.room and len(self.unsendable) - before < _PASSED_OVER_AT_ONCE:
             due = self._window.take_due()
             if due is not None:
                 try:
@@ -146,15 +152,17 @@ class Sender:
         self._cursor = batch.last if taken == len(items) else _number(items[taken - 1])
         return parcel
 
-    def _again(self, ranges: Ranges, since_s: float) -> Parcel | None:
-        batch = self._source.next_batch(ranges[0][0] - 1, MOST_RECORDS, self._most_bytes)
+    def _again(self, numbers: Ranges, since_s: float) -> Parcel | None:
+        batch = self._source.next_batch(numbers[0][0] - 1, MOST_RECORDS, self._most_bytes)
         if self._is_another(batch):
             return None
-        items = [each for each in _in_order(batch.records, batch.tombstones) if _first(each) <= ranges[-1][1]]
+        items = [
+            each for each in _in_order(batch.records, batch.tombstones) if _first(each) <= numbers[-1][1]
+        ]
         if not items:  # all acknowledged meanwhile
             return None
         parcel, taken = self._message(batch.stream, items, since_s)
-        rest = without(ranges, ((0, _number(items[taken - 1])),))
+        rest = ranges.subtract(numbers, ((0, _number(items[taken - 1])),))
         if rest:
             self._window.still_due(rest, since_s)
         return parcel
@@ -188,7 +196,8 @@ class Sender:
         self._largest_sent = max(self._largest_sent, len(payload))
         again = sum(record.seq <= self.highest for record in records)
         self.highest = max(self.highest, _number(items[taken - 1]))
-        return Parcel(payload, _ranges(items[:taken]), len(records), again, since_s), taken
+        numbers = ranges.normalise((_first(each), _number(each)) for each in items[:taken])
+        return Parcel(payload, numbers, len(records), again, since_s), taken
 
     def _encoded(
         self, stream: str, records: Sequence[StoredRecord], tombstones: Sequence[Tombstone]
@@ -213,14 +222,3 @@ def _number(item: StoredRecord | Tombstone) -> int:
 
 def _first(item: StoredRecord | Tombstone) -> int:
     return item.seq if isinstance(item, StoredRecord) else item.first
-
-
-def _ranges(items: Sequence[StoredRecord | Tombstone]) -> Ranges:
-    """The numbers of ``items``, as few inclusive ranges."""
-    ranges: list[tuple[int, int]] = []
-    for first, last in sorted((_first(each), _number(each)) for each in items):
-        if ranges and first <= ranges[-1][1] + 1:
-            ranges[-1] = (ranges[-1][0], max(ranges[-1][1], last))
-        else:
-            ranges.append((first, last))
-    return tuple(ranges)

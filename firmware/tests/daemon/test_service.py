@@ -64,6 +64,7 @@ def test_all_that_is_published_is_what_the_schemas_say(tmp_path: Path, broker: M
         onlooker.await_state("log-level", "l1")
         eventually(lambda: "run-ended" in onlooker.kinds(), "a report", 90)
         eventually(lambda: "summary" in str(list(onlooker.last)), "a summary", 30)
+        eventually(lambda: len(onlooker.document("meta").get("ports", ())) == 4, "its ports", 30)
         daemon.send(signal.SIGHUP)
         daemon.await_notified("READY=1", times=2)
         assert daemon.stop() == 0

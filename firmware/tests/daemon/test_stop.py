@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.process import Daemon, SmallDisk, configuration
+from tests.daemon.process import BASE, Daemon, Onlooker, SmallDisk, configuration
 from tests.telemetry.broker import Mosquitto, eventually
 
 
@@ -69,3 +70,34 @@ def test_room_that_is_made_while_it_drains_saves_the_records(tmp_path: Path) -> 
         assert daemon.process.wait(60) == 0
         assert "draining -> stopped (drained)" in daemon.log()
         assert "could not be written" not in daemon.log()
+
+
+def test_a_death_on_purpose_is_told_also_while_the_controller_is_silent(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
+    config = configuration(tmp_path, broker.port, "[lifecycle]\ndrain_s = 0.3\n")
+    with Onlooker(broker.port) as onlooker, Daemon(tmp_path, config) as daemon:
+        eventually(lambda: onlooker.document("status").get("state") == "online", "it is online")
+        assert daemon.stop() == 0
+        assert "draining -> stopped (deadline)" in daemon.log()
+        said_nothing_else(onlooker, ["online", "stopped"])
+
+
+def test_a_death_on_purpose_is_told_also_where_it_is_forced(tmp_path: Path, broker: Mosquitto) -> None:
+    config = configuration(tmp_path, broker.port, "[lifecycle]\ndrain_s = 30\n")
+    with Onlooker(broker.port) as onlooker, Daemon(tmp_path, config) as daemon:
+        eventually(lambda: onlooker.document("status").get("state") == "online", "it is online")
+        daemon.send(signal.SIGTERM)
+        eventually(lambda: "terminating -> draining" in daemon.log(), "it drains")
+        time.sleep(1.1)  # an earlier one would be taken for the same press
+        assert daemon.stop() == 0
+        assert "draining -> stopped (force)" in daemon.log()
+        said_nothing_else(onlooker, ["online", "stopped"])
+
+
+def said_nothing_else(onlooker: Onlooker, states: list[str]) -> None:
+    """The states that the device's status had, in order: what comes after a marker would have come before."""
+    eventually(lambda: len(onlooker.all[f"{BASE}/status"]) >= len(states), "its last word")
+    onlooker.publish("marker", b"x", retain=False)
+    eventually(lambda: "marker" in onlooker.last, "the marker")
+    assert [json.loads(each)["state"] for each in onlooker.all[f"{BASE}/status"]] == states

@@ -82,6 +82,17 @@ def test_a_record_that_never_fits_is_told_and_does_not_stop_the_others() -> None
     assert seen == [1, 3] and subject.unsendable == [2]
 
 
+def test_a_broker_that_takes_hardly_anything_does_not_keep_the_thread() -> None:
+    outbox = MemoryOutbox()
+    subject, _ = sender(outbox, limit=100)
+    outbox.produce(1_000)
+    assert subject.next() is None
+    assert 0 < len(subject.unsendable) <= 100 and outbox.reads <= 100
+    for _ in range(1_000):
+        assert subject.next() is None
+    assert sorted(subject.unsendable) == list(range(1, 1_001))
+
+
 def test_a_broker_that_does_not_say_its_limit() -> None:
     outbox = MemoryOutbox()
     subject, _ = sender(outbox)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
+from plugmeter.moments import NS, instant, rfc3339
 from plugmeter.settings import nearest, shown
 from plugmeter.telemetry.commands import arguments, strict
-from plugmeter.telemetry.commands.times import NS, instant, rfc3339
 from plugmeter.telemetry.topics import ROOT
 
 PAYLOAD_LIMIT_BYTES: Final = 16_384

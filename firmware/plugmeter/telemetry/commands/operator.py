@@ -131,6 +131,12 @@ class Operator:
         """(op, id, monotonic ns of its beginning) of the command that is being carried out."""
         return self._effects.executing
 
+    def configure(self, accept: Collection[str], public_key: PublicKey | None) -> None:
+        """From the next message on other operations are obeyed, or of another signer. What was accepted
+        already stands."""
+        self._accept = tuple(accept)
+        self._verify = public_key.verify if public_key else None
+
     def handle(self, inbound: Inbound) -> None:
         """Take in a message. Never blocks, never raises."""
         size = len(inbound.payload)
