@@ -10,6 +10,8 @@ from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT = 960, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 12, 30
+_LABELLED = {1: 10, 60: 3, 360: 4, 1_440: 4}
+"""Minutes of a column to how many of them get one label: at round times."""
 
 
 def columns(found: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> Markup:
@@ -33,11 +35,11 @@ def columns(found: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> Markup
         )
         value += step
     slot = plot_width / max(1, len(found))
-    every = max(1, round(len(found) / 8))
     for index, column in enumerate(found):
         x = _LEFT + slot * index
         parts.append(_column(column, stages, x, slot, plot_height, top))
-        if index % every == 0:
+        number = column["start_ms"] // (column["minutes"] * 60_000)
+        if number % _LABELLED.get(column["minutes"], 8) == 0:
             label = _moment(column["start_ms"], column["minutes"])
             parts.append(
                 Markup('<text class="tick middle" x="{}" y="{}">{}</text>').format(
@@ -113,7 +115,8 @@ def spark(values: Sequence[int], active: Sequence[bool] | None = None, label: st
                 )
             )
     return Markup(
-        '<svg class="spark" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">{}</svg>'
+        '<svg class="spark" viewBox="0 0 {} {}" width="{}" height="{}" preserveAspectRatio="none" role="img"'
+        ' aria-label="{}">{}</svg>'
     ).format(width, height, width, height, escape(label), Markup("").join(parts))
 
 

@@ -197,7 +197,10 @@ class _Exchange:
             self._problem = f"the broker does not let us command: {str(code).lower()}"
 
     def _on_message(self, client: Client, userdata: object, received: MQTTMessage) -> None:
-        answer = _answer(bytes(received.payload), self._order.id)
+        # A wish that a device does not trust it refuses without repeating its id: unsigned, say. One that the
+        # broker kept was about another.
+        nameless = not self._order.clear and not received.retain
+        answer = _answer(bytes(received.payload), self._order.id, nameless=nameless)
         if answer is None or (self._told and answer == self._told[-1]):
             return
         self._told.append(answer)
@@ -206,15 +209,20 @@ class _Exchange:
             self._final = answer
 
 
-def _answer(payload: bytes, wanted_id: str) -> Answer | None:
-    """The device's answer in a document; None for our own command, and for what is about something else."""
+def _answer(payload: bytes, wanted_id: str, *, nameless: bool) -> Answer | None:
+    """The device's answer in a document; None for our own command, and for what is about something else.
+
+    ``nameless``: a refusal without an id is an answer, too.
+    """
     try:
         found = strictjson.decode(payload, limit_bytes=schemas.MESSAGE_LIMIT_BYTES)
     except ValueError:
         return None
-    if not isinstance(found, dict) or found.get("id") != wanted_id:
+    if not isinstance(found, dict):
         return None
     state, reason = found.get("state"), found.get("reason")
+    if found.get("id") != wanted_id and not (nameless and found.get("id") is None and state == "refused"):
+        return None
     if not isinstance(state, str) or state == "init":
         return None
     return Answer(state, reason if isinstance(reason, str) else None, found)

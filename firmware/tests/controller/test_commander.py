@@ -172,6 +172,17 @@ def test_a_configuration_is_followed_until_it_is_in_effect(tmp_path: Path) -> No
         assert read.config == {"run": {"debounce_ms": 120}}
 
 
+def test_a_configuration_that_a_device_does_not_trust_is_refused_without_its_id(tmp_path: Path) -> None:
+    wish = commander.configuration("bench-1", "w-1", {"run": {"debounce_ms": 120}}, now_ns=time.time_ns())
+    answers = [state("refused", reason="unsigned: this device obeys signed messages only", id=None, config={})]
+    with Mosquitto(tmp_path) as broker:
+        with answering(broker.port, "plugmeter/v1/bench-1/desired", answers):
+            answer, _ = send(broker.port, wish)
+            assert (answer.state, answer.reason) == ("refused", answers[0]["reason"])
+        with pytest.raises(PlugmeterError, match="has not answered"):  # the refusal that the broker has kept
+            send(broker.port, wish, timeout_s=0.5)
+
+
 def test_what_may_not_be_changed_from_afar_is_not_sent() -> None:
     with pytest.raises(UsageError, match="cannot be changed from afar"):
         commander.configuration("bench-1", "w-1", {"commands": {"accept": []}}, now_ns=time.time_ns())
