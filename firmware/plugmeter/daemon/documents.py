@@ -79,6 +79,7 @@ def summary(figures: Figures, account: Account, run_id: str, time_ns: int) -> by
                 "tombstoned": account.tombstoned,
                 "pending": account.pending,
                 "oldest_pending": account.oldest_pending,
+                "unannounced": account.unannounced,
             },
             "run": run,
             "health": {

@@ -18,7 +18,7 @@ from plugmeter.lifecycle.observe import observe
 from plugmeter.lifecycle.pages import StatusPages
 from plugmeter.lifecycle.procfs import ProcessReader
 from plugmeter.lifecycle.samples import LinkSample, WorkerSample
-from plugmeter.lifecycle.whereabouts import whereabouts
+from plugmeter.lifecycle.whereabouts import process_state, whereabouts
 from plugmeter.progress import Progress
 from plugmeter.sections import Config
 from plugmeter.telemetry.link import LinkState
@@ -35,12 +35,12 @@ class Observer:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._reader = ProcessReader()
-        self._doctor = Doctor(_limits(service.config), whereabouts)
+        self._doctor = Doctor(_limits(service.config), self._whereabouts)
         self.pages = StatusPages(self.figures, Exposition(self.figures))
 
     def configure(self, config: Config) -> None:
         """Other limits."""
-        self._doctor = Doctor(_limits(config), whereabouts)
+        self._doctor = Doctor(_limits(config), self._whereabouts)
 
     def look(self) -> None:
         """What is wrong now: told once, with the remedy applied where there is one."""
@@ -117,9 +117,16 @@ class Observer:
     def _workers(self) -> list[Progress]:
         found: list[Progress] = [*self._service.workers(), self._service.conductor.progress]
         runs = self._service.runs
-        if runs is not None and runs.runner is not None and runs.ready is not None:
-            found.append(runs.runner.progress)
+        if runs is not None and runs.watched is not None:
+            found.append(runs.watched.progress)
         return found
+
+    def _whereabouts(self, worker: str) -> str:
+        """Of a thread of ours, or of the run's process."""
+        runs = self._service.runs
+        if worker == "runner" and runs is not None and runs.runner is not None:
+            return process_state(runs.runner.pid)
+        return whereabouts(worker)
 
     def _tell(self, change: Change) -> None:
         finding = change.finding

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from plugmeter.errors import PlugmeterError, UsageError
@@ -23,7 +24,13 @@ LOG: Final = logging.getLogger("plugmeter.runs")
 
 AGAIN_S: Final = 1.0
 AGAIN_LIMIT_S: Final = 60.0
-"""A run that failed is tried again after a second, and after twice as long each time it fails again."""
+"""A run that failed is tried again after a second, and after twice as long each time it fails again. One
+that had lasted for the longer of the two failed for the first time."""
+ENDING_S: Final = 1.5
+"""What a run takes that is told to end: a second for what is under way, and its report."""
+ENDING_LIMIT_S: Final = 30.0
+"""One that takes longer hangs, whatever its signs of life say."""
+_KILLED_S: Final = 5.0
 
 
 class Loop(Protocol):
@@ -44,6 +51,14 @@ class Sink(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The run that a command wants, for when the one under way has ended."""
+
+    arguments: Mapping[str, object]
+    future: Future[dict[str, Any]]
+
+
 class Runs:
     """All methods are the main thread's; ``figures`` may be read by any.
 
@@ -57,9 +72,15 @@ class Runs:
         self._config = config
         self._runner: Runner | None = None
         self._listening = False
-        self._asked: Mapping[str, object] | None = None
-        """The arguments of the run that comes next instead of the standing one."""
-        self._standing = config.daemon.rig != "none"
+        self._asked: _Asked | None = None
+        """The run that comes next instead of the standing one."""
+        self._suspended = False
+        """A command has ended the standing run, and none has begun another since."""
+        self._was_up = False
+        self._begun_ns = 0
+        """When the run under way was started."""
+        self._told_ns = 0
+        """When it was first told to end; 0: it was not."""
         self._closing = False
         self._again_s = AGAIN_S
         self._again_at_ns = 0
@@ -71,6 +92,7 @@ class Runs:
         self._last: wire.Progress | None = None
         self._verdict: tuple[str, str] = ("", "")
         self._begun: list[Future[dict[str, Any]]] = []
+        """Who waits for the run under way to be ready."""
         self._resyncs: list[Future[dict[str, Any]]] = []
         self.run_id = ""
         self.rig = ""
@@ -81,19 +103,19 @@ class Runs:
 
     def start(self) -> None:
         """Begin the standing run, if the configuration has one. Raises UsageError, PlugmeterError."""
-        if self._standing:
+        if self._stands:
             self._begin({})
 
     @property
     def is_up(self) -> bool:
-        """Whether the witnesses are bound; also where there is no run to be made.
+        """Whether the witnesses were bound once; also where there is no run to be made.
 
         Raises what the first run failed of: a mistake in the configuration is a UsageError.
         """
-        if self._failure is not None and self._ready is None:
+        if self._failure is not None and not self._was_up:
             kind, reason = self._failure.kind, self._failure.reason
             raise UsageError(reason) if kind in ("UsageError", "ConfigError") else PlugmeterError(reason)
-        return not self._standing or self._ready is not None
+        return self._was_up or not self._stands
 
     @property
     def is_over(self) -> bool:
@@ -106,6 +128,11 @@ class Runs:
         return self._runner
 
     @property
+    def watched(self) -> Runner | None:
+        """The same, but none while it waits for us: what is not read can show no sign of life."""
+        return self._runner if self._listening else None
+
+    @property
     def ready(self) -> wire.Ready | None:
         """What the run under way said of itself."""
         return self._ready
@@ -113,18 +140,21 @@ class Runs:
     def close(self) -> None:
         """Take nothing new: the run under way ends, with its report, and no other one begins."""
         self._closing = True
+        self._state = "ending"
+        self._drop_asked("the daemon is stopping")
         self._refuse_waiting("the daemon is stopping")
-        if self._runner is not None:
-            self._state = "ending"
-            self._runner.stop()
+        self._end()
 
     def kill(self) -> None:
-        """Whatever is left of a run, at once."""
-        if self._runner is not None:
+        """Whatever is left of a run, at once; no other one begins."""
+        self._closing = True
+        until = time.monotonic() + _KILLED_S
+        while self._runner is not None and time.monotonic() < until:
             self._runner.kill()
-            while not self.is_over and self._runner is not None:
-                self._take_all(self._runner)
-                time.sleep(0.005)
+            self._take_all(self._runner)
+            time.sleep(0.005)
+        if self._runner is not None:
+            LOG.error("run %s: its process does not end when it is killed; it is left behind", self.run_id)
 
     def configure(self, config: Config) -> None:
         """Another configuration: the standing run ends and begins anew with it. Raises what ``plan_of`` does,
@@ -132,30 +162,33 @@ class Runs:
         if config.daemon.rig != "none":
             plan_of(config, {})
         self._config = config
-        self._standing = config.daemon.rig != "none"
         if self._runner is not None:
-            self._runner.stop()
-        elif self._standing:
-            self._begin({})
+            self._end()
+        elif not self._closing:
+            self._next()
 
     def replace(self, arguments: Mapping[str, object]) -> Future[dict[str, Any]]:
         """Begin a run as a command wants it, instead of the one under way. The Future tells how it began."""
         plan_of(self._config, arguments)
         future: Future[dict[str, Any]] = Future()
-        self._begun.append(future)
+        self._drop_asked("another start-run came after it")
         if self._runner is None:
             self._begin(arguments)
+            self._begun.append(future)
         else:
-            self._asked = dict(arguments)
-            self._runner.stop()
+            self._asked = _Asked(dict(arguments), future)
+            self._end()
+        self._suspended = False
         return future
 
     def suspend(self) -> None:
-        """End the run under way; the standing one stays ended until somebody starts one."""
-        self._standing = False
-        self._asked = None
-        if self._runner is not None:
-            self._runner.stop()
+        """End the run under way; the standing one stays ended until a command begins one."""
+        self._suspended = True
+        self._drop_asked("a stop-run came after it")
+        self._again_at_ns = 0
+        if self._runner is None:
+            self._state = "none"
+        self._end()
 
     def resync(self) -> Future[dict[str, Any]]:
         """A coldplug scan now. Raises PlugmeterError where no run is under way."""
@@ -168,26 +201,45 @@ class Runs:
 
     def tick(self) -> None:
         """Once a second: a failed run's next try; listening again where the outbox has room."""
+        now_ns = time.monotonic_ns()
         if self._runner is not None and not self._listening:
             self._listen()
+        if self._runner is not None and self._told_ns and now_ns - self._told_ns >= ENDING_LIMIT_S * 1e9:
+            LOG.error("run %s was told to end and does not: it is killed", self.run_id)
+            self._runner.kill()
         waits = self._runner is None and not self._closing and self._again_at_ns
-        if waits and time.monotonic_ns() >= self._again_at_ns:
+        if waits and now_ns >= self._again_at_ns:
             self._next()
         self._figure()
 
     # -- one run --------------------------------------------------------------------------------
 
+    @property
+    def _stands(self) -> bool:
+        return self._config.daemon.rig != "none" and not self._suspended
+
     def _begin(self, arguments: Mapping[str, object]) -> None:
         config, plan = plan_of(self._config, arguments)
         runner = Runner(config, plan)
-        runner.start()
+        try:
+            runner.start()
+        except PlugmeterError:
+            runner.close()
+            raise
         self._runner = runner
         self.run_id, self.rig = runner.run_id, plan.rig
         self._ready = self._failure = None
+        self._begun_ns, self._told_ns = time.monotonic_ns(), 0
         self._again_at_ns = 0
         self._state = "starting"
         self._listen()
         self._figure()
+
+    def _end(self) -> None:
+        """Have the run under way end, with its report."""
+        if self._runner is not None:
+            self._told_ns = self._told_ns or time.monotonic_ns()
+            self._runner.stop()
 
     def _listen(self) -> None:
         if self._runner is not None and not self._listening and not self._sink.crowded:
@@ -218,8 +270,9 @@ class Runs:
                 LOG.warning("%s", text)
             case wire.Ready():
                 self._ready = message
-                self._state = "running"
-                self._again_s = AGAIN_S
+                self._was_up = True
+                if not self._closing:
+                    self._state = "running"
                 self._tell_begun({"run": runner.run_id, "rig": message.rig, "ports": list(message.ports)})
                 self._loop.wake()
             case wire.Progress():
@@ -232,9 +285,10 @@ class Runs:
             case wire.Failure():
                 self._failure = message
                 self._state = "failed"
-                LOG.error("run %s failed: %s", runner.run_id, message.reason)
-                if self._asked is None:  # else they wait for the run that comes next
-                    self._refuse_waiting(message.reason)
+                # Of the first run the conductor tells, for it ends the start.
+                level = logging.ERROR if self._was_up else logging.DEBUG
+                LOG.log(level, "run %s failed: %s", runner.run_id, message.reason)
+                self._refuse_waiting(message.reason)
             case wire.Ended():
                 self._over(runner)
 
@@ -244,28 +298,38 @@ class Runs:
         runner.close()
         self._runner = None
         self._last = None
+        self._refuse_waiting("the run has ended")
         self._loop.wake()
         if self._closing:
             return
+        if self._failure is None or time.monotonic_ns() - self._begun_ns >= AGAIN_LIMIT_S * 1e9:
+            self._again_s = AGAIN_S
         if self._failure is not None:
-            self._again_at_ns = time.monotonic_ns() + int(self._again_s * 1e9)
-            self._again_s = min(2 * self._again_s, AGAIN_LIMIT_S)
+            self._try_again()
         else:
             self._next()
 
     def _next(self) -> None:
         self._again_at_ns = 0
         asked, self._asked = self._asked, None
-        if asked is None and not self._standing:
+        if asked is None and not self._stands:
             self._state = "none"
             return
         try:
-            self._begin(asked or {})
+            self._begin(asked.arguments if asked else {})
         except PlugmeterError as error:
             LOG.error("no run can be begun: %s", error)
-            self._refuse_waiting(str(error))
-            self._again_at_ns = time.monotonic_ns() + int(self._again_s * 1e9)
-            self._again_s = min(2 * self._again_s, AGAIN_LIMIT_S)
+            self._state = "failed"
+            if asked is not None:
+                asked.future.set_exception(error)
+            self._try_again()
+            return
+        if asked is not None:
+            self._begun.append(asked.future)
+
+    def _try_again(self) -> None:
+        self._again_at_ns = time.monotonic_ns() + int(self._again_s * 1e9)
+        self._again_s = min(2 * self._again_s, AGAIN_LIMIT_S)
 
     # -- what is told of it ---------------------------------------------------------------------
 
@@ -323,7 +387,13 @@ class Runs:
             else:
                 future.set_result({"devices": devices, "t_ns": t_ns})
 
+    def _drop_asked(self, reason: str) -> None:
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked.future.set_exception(PlugmeterError(reason))
+
     def _refuse_waiting(self, reason: str) -> None:
+        """Who waits for something of the run under way waits in vain."""
         waiting = [*self._begun, *self._resyncs]
         self._begun, self._resyncs = [], []
         for future in waiting:

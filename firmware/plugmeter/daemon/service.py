@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,7 +19,7 @@ from plugmeter.daemon.hearing import Hearing
 from plugmeter.daemon.observation import Observer
 from plugmeter.daemon.operations import DaemonOperations
 from plugmeter.daemon.recorder import Recorder
-from plugmeter.daemon.runs import Runs
+from plugmeter.daemon.runs import ENDING_S, Runs
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.lifecycle import journal
 from plugmeter.lifecycle.actions import Ending, Timing
@@ -29,6 +30,7 @@ from plugmeter.lifecycle.deadline import Work
 from plugmeter.lifecycle.drains import DrainMemory
 from plugmeter.lifecycle.health import LastErrors, write_health
 from plugmeter.lifecycle.http import MetricsServer
+from plugmeter.lifecycle.pace import Pace
 from plugmeter.lifecycle.stages import Event, Stage
 from plugmeter.progress import Progress
 from plugmeter.sections import Config
@@ -48,8 +50,17 @@ LOG: Final = logging.getLogger("plugmeter.daemon")
 Result = TypeVar("Result")
 
 SUMMARY_S: Final = 5
+DRAIN_COMMIT_S: Final = 0.02
+"""How far apart the outbox commits while draining, at most."""
 HEALTH_S: Final = 900
 """How often the snapshot of a daemon that goes on is written: seldom, for the card's sake."""
+_COURTESY_S: Final = 0.5
+_NO_TIME_S: Final = 0.02
+_ANSWERS_NS: Final = 200_000_000
+"""A broker that owes an answer for longer may be dead."""
+_FLUSH_TURN_S: Final = 0.005
+_CLOSE_S: Final = 2.0
+"""What the last commit may take; all before it is on the disk already."""
 
 
 class Service:
@@ -78,6 +89,9 @@ class Service:
         self._log_until_ns = 0
         self._ticks = 0
         self._stopping = False
+        self._flushed = False
+        """Whether all that was there when the drain began is on the disk."""
+        self._pace = Pace()
         self.device = config.daemon.device or device_of(socket.gethostname())
         self._topics = Topics(self.device)
         self.conductor = Conductor(
@@ -130,11 +144,7 @@ class Service:
 
     def ready(self) -> bool:
         """Whether the witnesses are bound and the first coldplug scan is in."""
-        try:
-            return self._runs is not None and self._runs.is_up
-        except PlugmeterError as error:
-            self.conductor.post(Event.FATAL, f"the run cannot begin: {error}")
-            return False
+        return self._runs is not None and self._runs.is_up
 
     def reload(self) -> None:
         """The file anew: all of it good, or none of it in effect."""
@@ -168,7 +178,7 @@ class Service:
         """What the run has still to say."""
         if self._runs is None or self._runs.is_over:
             return ()
-        return (Work("run to end", 1, None),)
+        return (Work("run to end", 1, ENDING_S),)
 
     def flush_and_publish(self, ends_ns: int, cap_ns: int) -> None:
         """What is here goes to disk, and from there to the controller while there is time."""
@@ -177,15 +187,30 @@ class Service:
         if self._observer is not None:
             self._recorder.keep("health", self._observer.health("stopping").document())
         if self._outbox is not None:
-            self._outbox.flush(max(0.1, (ends_ns - time.monotonic_ns()) / 1e9))
+            # From here on each acknowledgement is waited for; grouping them for the card's sake would cost
+            # the end of the drain the rest of an interval.
+            limits = limits_of(self._config.outbox)
+            interval_s = min(limits.commit_interval_s, DRAIN_COMMIT_S)
+            self._outbox.set_limits(replace(limits, commit_interval_s=interval_s))
         if self._link is not None:
             self._link.drain(cap_ns)
 
     def backlog(self) -> Sequence[Work]:
-        """What the controller has still to acknowledge."""
-        if self._outbox is None or self._link is None:
+        """What is not on the disk yet, and what the controller has still to acknowledge."""
+        outbox = self._outbox
+        if outbox is None:
             return ()
-        return (Work("records to publish", self._outbox.pending_now(), None),)
+        works = []
+        # A little at a time: a disk that does not take it must not keep the conductor from its signals.
+        if not self._flushed:
+            self._flushed = outbox.flush(_FLUSH_TURN_S)
+        if not self._flushed:
+            works.append(Work("records to write to the disk", max(1, outbox.uncommitted())))
+        if self._link is not None:
+            pending = outbox.pending_now()
+            expected_s = self._pace.expected_s(time.monotonic_ns(), pending)
+            works.append(Work("records to publish", pending, expected_s))
+        return works
 
     def say_goodbye(self, ending: Ending) -> None:
         """The snapshot, the death on purpose, and everything closed; the outbox last."""
@@ -197,8 +222,8 @@ class Service:
         if self._link is not None:
             if ending.goodbye_s:
                 self._send_the_last(ending.goodbye_s / 2)
-                farewell = documents.status("stopped", self._stream, time.time_ns(), ending.reason[:500])
-                self._link.say_goodbye(farewell, ending.goodbye_s)
+            farewell = documents.status("stopped", self._stream, time.time_ns(), ending.reason[:500])
+            self._link.say_goodbye(farewell, ending.goodbye_s or self._courtesy_s(self._link))
             self._link.stop()
         if self._metrics is not None:
             self._metrics.close(0.1)
@@ -207,7 +232,16 @@ class Service:
         if self._journal is not None:
             self._journal.close()
         if self._outbox is not None:
-            self._outbox.close()
+            # What could not be written until now has had its time.
+            self._outbox.close(0.0 if self._outbox.trouble else _CLOSE_S)
+
+    def _courtesy_s(self, link: Link) -> float:
+        """How long goodbye may take when no time is left for it: a broker that answers hears it, and one that
+        is dead costs nothing."""
+        status = link.status()
+        owes_ns = 0 if status.unanswered_ns is None else time.monotonic_ns() - status.unanswered_ns
+        answers = status.state is LinkState.CONNECTED and owes_ns < _ANSWERS_NS
+        return _COURTESY_S if answers else _NO_TIME_S
 
     def _send_the_last(self, limit_s: float) -> None:
         """The record of the last transition came when all the others were acknowledged."""

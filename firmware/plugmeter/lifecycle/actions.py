@@ -44,9 +44,9 @@ class Actions(Protocol):
     """The stages' entry actions and exit conditions (``stages.STAGES``), and what is done in all stages.
 
     They return soon: nothing else happens meanwhile. An exception is a defect: logged with its traceback, and
-    the end of the daemon's work; only ``start`` and ``reload`` may raise PlugmeterError. A stop may begin at
-    any time, so ``end_intake``, ``flush_and_publish`` and ``say_goodbye`` have to cope with a start that was
-    not finished, and ``say_goodbye`` with that the other two were left out (``Ending.forced``).
+    the end of the daemon's work; only ``start``, ``ready`` and ``reload`` may raise PlugmeterError. A stop
+    may begin at any time, so ``end_intake``, ``flush_and_publish`` and ``say_goodbye`` have to cope with a
+    start that was not finished, and ``say_goodbye`` with that those two were left out (``Ending.forced``).
     """
 
     def start(self) -> Iterator[str]:
@@ -55,7 +55,8 @@ class Actions(Protocol):
         ...
 
     def ready(self) -> bool:
-        """After the last step of ``start``, every 10 ms: whether all is up that comes up by itself."""
+        """After the last step of ``start``, every 10 ms: whether all is up that comes up by itself. Raises
+        PlugmeterError where it never will be."""
         ...
 
     def reload(self) -> None:

@@ -94,6 +94,9 @@ POLL_S: Final = 0.01
 """How often conditions are asked for in the stages that wait for one; ``wake()`` is quicker."""
 
 TICK_NS: Final = SECOND_NS
+CLOSING_S: Final = 0.05
+"""What a drain leaves of its time for closing: the last commit, the snapshot, each synced to the disk."""
+
 GOODBYE_S: Final = 1.0
 """What saying goodbye may take after a drain that got everything out."""
 
@@ -212,7 +215,7 @@ class Conductor:
 
     def run(self) -> int:
         """From the first stage to the last; the exit status: 0, or 1 after a failure, or that of the
-        PlugmeterError of ``start``."""
+        PlugmeterError of ``start`` or ``ready``."""
         self._mine()
         self._entered_ns = time.monotonic_ns()
         if self._signals is not None:
@@ -308,26 +311,27 @@ class Conductor:
             self._happen(Event.DEADLINE, f"not ready within {self.timing.start_s:g} s, but {self._doing}")
         elif self._start is None:
             self._doing = "waiting until all is up"
-            if self._ask("ready", self._actions.ready, False):
+            if self._ask("ready", lambda: self._mended(self._actions.ready, False), False):
                 self._happen(Event.READY)
         else:
             self._step(self._start)
 
     def _step(self, start: Iterator[str]) -> None:
-        def step() -> str | None:
-            try:
-                return next(start, None)
-            except PlugmeterError as error:
-                self._exit_status = error.exit_status
-                self._happen(Event.FATAL, str(error))
-                return None
-
-        doing = self._ask("start", step, None)
+        doing = self._ask("start", lambda: self._mended(lambda: next(start, None), None), None)
         if doing is None:
             self._start = None
         else:
             self._doing = doing
             self._show()
+
+    def _mended(self, step: Callable[[], Result], otherwise: Result) -> Result:
+        """A step of the start. What it raises for the user to mend ends the start, with its exit status."""
+        try:
+            return step()
+        except PlugmeterError as error:
+            self._exit_status = error.exit_status
+            self._happen(Event.FATAL, str(error))
+            return otherwise
 
     def _negotiate(self, now_ns: int, name: str, ask: Callable[[], Sequence[Work]], finished: Event) -> None:
         works = self._ask(name, ask, None)
@@ -397,7 +401,8 @@ class Conductor:
             self._ask("end_intake", self._actions.end_intake, None)
         elif stage is Stage.DRAINING and self.deadline is not None:
             deadline = self.deadline
-            deadline.begin(now_ns, int(self._drains.deadline_s(self.timing.drain_s) * SECOND_NS))
+            drain_s = self._drains.deadline_s(self.timing.drain_s)
+            deadline.begin(now_ns, int((drain_s - min(CLOSING_S, drain_s / 4)) * SECOND_NS))
             self._guard(deadline)
             self._ask(
                 "flush_and_publish",

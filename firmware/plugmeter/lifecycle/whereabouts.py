@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 FRAMES_LIMIT = 6
 
@@ -24,3 +24,16 @@ def whereabouts(name: str) -> str:
         places.append(f"{file}:{frame.f_lineno} {code.co_name}")
         frame = frame.f_back
     return " < ".join(places)
+
+
+def process_state(pid: int | None) -> str:
+    """``process 4711, state T (stopped)``, as the kernel has it (proc_pid_status(5)), and what it waits for
+    in the kernel, if that is told. Empty where there is no such process."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
+        channel = Path(f"/proc/{pid}/wchan").read_text("ascii", "replace")
+    except OSError:
+        return ""
+    state = next((line.partition(":")[2].strip() for line in lines if line.startswith("State:")), "?")
+    waits = f", waits in {channel}" if channel not in ("", "0") else ""
+    return f"process {pid}, state {state}{waits}"

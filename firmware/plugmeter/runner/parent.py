@@ -43,6 +43,8 @@ class Runner:
     are no message), ``too_long``, ``half_line`` (cut by the child's death), ``out_of_place`` (a second end of
     the same run), ``unheard_orders`` (the child was gone).
 
+    Raises PlugmeterError where the system has no room for it.
+
     ``command`` is what is started instead of plugmeter itself, with the socket as descriptor 3.
     """
 
@@ -66,7 +68,10 @@ class Runner:
         self._environment = environment
         self._process: Process | None = None
         self._end: socket.socket | None = None
-        self._epoll = select.epoll()
+        try:
+            self._epoll = select.epoll()
+        except OSError as error:
+            raise PlugmeterError(f"a run cannot be started: {error.strerror}") from None
         self._lines = wire.Lines()
         self._told_end = False
         self._ended = False
@@ -80,7 +85,10 @@ class Runner:
         """Start the child and tell it what to run. Raises PlugmeterError where it cannot be started."""
         if self._process is not None:
             raise PlugmeterError("a runner starts only once")
-        here, there = socket.socketpair()
+        try:
+            here, there = socket.socketpair()
+        except OSError as error:
+            raise PlugmeterError(f"a run cannot be started: {error.strerror}") from None
         with there:
             try:
                 self._process = Process(

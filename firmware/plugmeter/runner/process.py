@@ -53,8 +53,8 @@ class Process:
             (os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in descriptors
         ]
         kept = {0, 1, 2, *(theirs for _, theirs in descriptors)}
-        actions += [(os.POSIX_SPAWN_CLOSE, number) for number in _inheritable() - kept]
         try:
+            actions += [(os.POSIX_SPAWN_CLOSE, number) for number in _inheritable() - kept]
             self.pid = os.posix_spawn(
                 command[0],
                 list(command),
@@ -67,7 +67,12 @@ class Process:
         except OSError as error:
             raise PlugmeterError(f"cannot start {command[0]}: {error.strerror}") from error
         self._status: int | None = None
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError as error:  # no descriptor left: then there is no way to watch it
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            raise PlugmeterError(f"cannot start {command[0]}: {error.strerror}") from error
 
     def fileno(self) -> int:
         """Polls readable once the process has ended (pidfd_open(2)); -1 once closed."""

@@ -185,9 +185,9 @@ class Session:
         if not self._client.want_write():
             self._unwritten = 0
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool) -> int | None:
-        """With QoS 1. The packet identifier; None if the connection is over."""
-        info = self._client.publish(topic, payload, qos=1, retain=retain)
+    def publish(self, topic: str, payload: bytes, *, retain: bool, qos: int = 1) -> int | None:
+        """The packet identifier; None if the connection is over."""
+        info = self._client.publish(topic, payload, qos=qos, retain=retain)
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS and not self.over else None
 
     def subscribe(self, filters: Sequence[str]) -> int | None:

@@ -73,6 +73,7 @@ class Conversation:
         self.goodbye_answer: int | None = None
         """The PUBACK's reason code to the goodbye."""
         self._goodbye_sent = False
+        self._sounded = False
         self._pending: dict[int, _Sent] = {}
         """By packet identifier, in the order that they were sent."""
         self._subscribing: tuple[int, float] | None = None
@@ -104,6 +105,14 @@ class Conversation:
             self._pulse.said(self.session.wire.sent_bytes, now_s)
             failure = self._events(now_s)  # publishing may have found out that the connection is over
         return failure
+
+    def part(self) -> None:
+        """Say DISCONNECT, so that the last will is not published, and before it the goodbye, if it was not
+        sent yet. That goes then with QoS 0, which waits for no place in the broker's Receive Maximum."""
+        if self.goodbye is not None and not self._goodbye_sent:
+            self._goodbye_sent = True
+            self.session.publish(self.goodbye.topic, self.goodbye.payload, retain=True, qos=0)
+        self.session.disconnect()
 
     @property
     def asked_s(self) -> float | None:
@@ -174,7 +183,9 @@ class Conversation:
         return None
 
     def _timers(self, now_s: float) -> None:
-        if self._pulse.wants_ping(now_s):
+        sounding = self.draining and not self._sounded  # whether it is worth while to say goodbye
+        self._sounded = self._sounded or sounding
+        if self._pulse.wants_ping(now_s, at_once=sounding):
             self.session.ping()
             self._pulse.asked(now_s)
         late = self._memory.window.overdue(now_s)

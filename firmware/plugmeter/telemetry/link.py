@@ -289,7 +289,7 @@ class Link:
                 answer = conversation.goodbye_answer
                 goodbye.delivered = answer is not None and answer < 0x80
                 self._finished = True
-                conversation.session.disconnect()
+                conversation.part()
                 # Who has not answered in all this time will not close either.
                 self._closing_s = now_s + (_CLOSING_S if answer is not None else 0.0)
 
@@ -413,9 +413,19 @@ class Link:
             self._goodbye.done.set()
 
     def _end(self) -> None:
+        self._guard.call("goodbye", self._part)
         self._gone(time.monotonic())
         self._snapshot = self._status(time.monotonic())
         self._release()
+
+    def _part(self) -> None:
+        """Told to stop before goodbye, whose time has run out, was said to the end: what can be sent is."""
+        conversation, goodbye = self._conversation, self._goodbye
+        if conversation is None or conversation.connected_s is None or goodbye is None:
+            return
+        if self._closing_s is None:
+            conversation.goodbye = goodbye.document
+            conversation.part()
 
     def _release(self) -> None:
         self._watch.close()

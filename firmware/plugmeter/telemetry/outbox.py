@@ -214,6 +214,10 @@ class Outbox:
         """Records that wait for their acknowledgement or still for their commit. Cheap."""
         return self._store.state.pending + self._intake.drafts()
 
+    def uncommitted(self) -> int:
+        """Records that were offered and are not on the disk yet. Cheap."""
+        return self._intake.drafts()
+
     def on_commit(self, callback: Callable[[], None]) -> None:
         """To be called from the writer thread after a commit with something new. It must be quick and not
         raise."""
@@ -371,11 +375,11 @@ class Outbox:
         done = self._store.commit(items, acks)
         self._more = done.more
         self._counters["evicted"] += done.evicted
-        self._settle(done.acks_left)
-        self._store.check_log()
         self._out_of_trouble()
         if items:
             self._cautious = False
+        self._settle(done.acks_left)
+        self._store.check_log()
         self._commit_s = (time.monotonic_ns() - began_ns) / 1e9
         return done
 
@@ -425,6 +429,7 @@ class Outbox:
                 self._acks = ()
                 self._acks_done = self._acks_given
         if self._doubtful is not None and self._store.took_place(self._doubtful.stream):
+            self._out_of_trouble()
             self._settle(self._doubtful.acks)  # acknowledging once more is harmless
         self._doubtful = None
 

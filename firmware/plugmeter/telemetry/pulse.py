@@ -44,11 +44,11 @@ class Pulse:
         """The broker has said something; whether it owes more: then it has all its time again."""
         self.asked_s = now_s if waits else None
 
-    def wants_ping(self, now_s: float) -> bool:
-        """Whether the link was idle for an interval. True once, until something is heard."""
+    def wants_ping(self, now_s: float, *, at_once: bool = False) -> bool:
+        """Whether the link was idle for an interval (or ``at_once``). True once, until something is heard."""
         interval_s = self._keepalive.interval_s
         idle = now_s - self._received_s >= interval_s or now_s - self._sent_s >= interval_s
-        if not idle or self._pinged:
+        if not (idle or at_once) or self._pinged:
             return False
         self._pinged = True
         return True

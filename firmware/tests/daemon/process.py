@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
+import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.telemetry.broker import eventually
@@ -46,10 +47,13 @@ def configuration(folder: Path, port: int | None, text: str = "", *, rig: str = 
 class Daemon:
     """``plugmeter run`` with a notify socket that is read."""
 
-    def __init__(self, folder: Path, config: Path, **more: str) -> None:
+    def __init__(self, folder: Path, config: Path, *, before: Sequence[str] = (), **more: str) -> None:
+        """``before`` are words in front of the command: a program that ends as ours (exec). ``more`` goes
+        into its environment."""
         self.folder = folder
         self.config = config
         self.state = folder / "state"
+        self._before = before
         self._more = more
         self._starts = 0
 
@@ -72,7 +76,7 @@ class Daemon:
         threading.Thread(target=self._listen, args=(listener,), daemon=True).start()
         with open(self.folder / "daemon.log", "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "plugmeter", "run", "--config", str(self.config)],
+                [*self._before, sys.executable, "-m", "plugmeter", "run", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=environment(NOTIFY_SOCKET=str(address), **self._more),
             )  # fmt: skip
@@ -124,6 +128,33 @@ class Daemon:
         """What /status tells."""
         figures: dict[str, Any] = json.loads(self.ask("/status")[1])
         return figures
+
+
+class SmallDisk:
+    """The state directory on a file system of its own, which can be filled up."""
+
+    def __init__(self, folder: Path, kib: int = 2048) -> None:
+        place = folder / "state"
+        place.mkdir()
+        script = 'mount -t tmpfs -o size="$1"k none "$2" && shift 2 && exec "$@"'
+        self.before = ("unshare", "-Urm", "sh", "-c", script, "sh", str(kib), str(place))
+        done = subprocess.run([*self.before, "true"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"needs user namespaces with a tmpfs: {done.stderr.strip()}")
+
+    def of(self, daemon: Daemon) -> Path:
+        """The state directory as ``daemon`` sees it."""
+        return Path(f"/proc/{daemon.process.pid}/root{daemon.state}")
+
+    def fill(self, daemon: Daemon) -> Path:
+        """Leave no byte free; the file that takes it all."""
+        filler = self.of(daemon) / "filler"
+        with filler.open("wb", buffering=0) as file:
+            for size in (65_536, 4_096, 1):
+                with contextlib.suppress(OSError):
+                    while file.write(b"x" * size):
+                        pass
+        return filler
 
 
 class Onlooker:
