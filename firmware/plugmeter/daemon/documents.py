@@ -22,14 +22,14 @@ def status(state: str, stream: str, time_ns: int, reason: str | None = None) -> 
     return _ENCODE({"state": state, "stream": stream, "time": rfc3339(time_ns), "reason": reason})
 
 
-def meta(config: Config, ports: Sequence[str], host: dict[str, str]) -> bytes:
-    """What the device is."""
+def meta(config: Config, rig: str, ports: Sequence[str], host: dict[str, str]) -> bytes:
+    """What the device is. ``rig`` and ``ports`` are those of the latest run, if there was one."""
     return _ENCODE(
         {
             "version": __version__,
             "host": host,
             "ports": list(ports),
-            "rig": config.daemon.rig,
+            "rig": rig,
             "capabilities": list(config.commands.accept),
             "schema": "v1",
         }

@@ -88,6 +88,7 @@ class Service:
         self._told_meta = b""
         self._log_until_ns = 0
         self._ticks = 0
+        self._plugger: tuple[str, tuple[str, ...]] | None = None
         self._stopping = False
         self._flushed = False
         """Whether all that was there when the drain began is on the disk."""
@@ -539,8 +540,12 @@ class Service:
 
     def _meta(self) -> bytes:
         ready = self._runs.ready if self._runs is not None else None
-        ports = ready.ports if ready else tuple(port.name for port in self._config.ports)
-        return documents.meta(self._config, ports, documents.host())
+        if ready is not None:
+            self._plugger = ready.rig, ready.ports
+        # Between two runs it is as in the last one.
+        configured = self._config.daemon.rig, tuple(port.name for port in self._config.ports)
+        rig, ports = self._plugger or configured
+        return documents.meta(self._config, rig, ports, documents.host())
 
     def _publish_meta(self) -> None:
         meta = self._told_meta = self._meta()
