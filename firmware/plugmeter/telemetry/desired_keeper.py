@@ -15,8 +15,7 @@ from plugmeter import config as configuration
 from plugmeter.errors import PlugmeterError
 from plugmeter.files import read_regular, replace_file
 from plugmeter.sections import Config
-from plugmeter.telemetry import desired
-from plugmeter.telemetry.commands import strict
+from plugmeter.telemetry import desired, strictjson
 from plugmeter.telemetry.commands.limiter import Limiter
 from plugmeter.telemetry.commands.message import Cleared, Refusal, Verify, Why
 from plugmeter.telemetry.desired import Outcome, Standing, Wish
@@ -195,7 +194,7 @@ class DesiredKeeper:
         return self._document(standing.id, standing.outcome, standing.reason)
 
     def _document(self, wish_id: str | None, outcome: Outcome, reason: str | None) -> bytes:
-        return strict.canonical(
+        return strictjson.canonical(
             {
                 "id": wish_id,
                 "state": str(outcome),

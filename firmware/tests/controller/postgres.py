@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 import uuid
 from pathlib import Path
 from types import TracebackType
@@ -28,12 +29,13 @@ def programs() -> Path | None:
 class Postgres:
     """Starts with ``with``. It refuses to run as root, so as root it is an ordinary user's."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self) -> None:
         found = programs()
         if found is None:
             pytest.skip("needs postgresql")
         self._programs: Path = found
-        self._directory = directory
+        # Not pytest's folder: that is for root alone, and each session that starts makes it so again.
+        self._directory = Path(tempfile.mkdtemp(prefix="plugmeter-postgres-"))
         self._user: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -46,9 +48,6 @@ class Postgres:
                     continue
                 self._user = name
                 os.chown(self._directory, owner.pw_uid, owner.pw_gid)
-                for folder in self._directory.parents:  # pytest's own are for their owner only
-                    if folder.owner() == "root" and folder.name.startswith("pytest-"):
-                        folder.chmod(0o711)
                 break
         data = self._directory / "data"
         subprocess.run(
@@ -77,8 +76,9 @@ class Postgres:
                 return self
             if self._process.poll() is not None:
                 break
+        said = (self._directory / "log").read_text()[-2000:]
         self.__exit__(None, None, None)
-        pytest.fail((self._directory / "log").read_text()[-2000:])
+        pytest.fail(said)
 
     def __exit__(
         self,
@@ -94,6 +94,7 @@ class Postgres:
                 self._process.send_signal(2)
                 self._process.wait(20)
             self._process = None
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def new_database(self) -> str:
         """A URL of an empty one."""

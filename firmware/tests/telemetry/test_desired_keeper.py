@@ -167,7 +167,7 @@ def test_a_configuration_that_ends_the_daemon_is_given_up_after_three_starts(tmp
 @pytest.mark.parametrize(
     ("document", "reason"),
     [
-        (b"{", "malformed: not JSON: "),
+        (b"{", "malformed: it is not JSON: "),
         (
             b'{"id": "w", "config": {"run": {"debounce_ms": 0}}}',
             "config desired w: run.debounce_ms = 0 ",

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from plugmeter.errors import PlugmeterError
 from plugmeter.moments import rfc3339
-from plugmeter.telemetry.commands import strict
+from plugmeter.telemetry import strictjson
 from plugmeter.telemetry.commands.answers import REASON_LIMIT
 from plugmeter.telemetry.commands.journal import Entry, Journal
 from plugmeter.telemetry.commands.message import State
@@ -176,5 +176,5 @@ class Effects:
 
 
 def _bounded(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    size = len(strict.canonical(result))
+    size = len(strictjson.canonical(result))
     return result if size <= RESULT_LIMIT_BYTES else {"omitted_bytes": size}

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from plugmeter.errors import PlugmeterError
-from plugmeter.telemetry import database
-from plugmeter.telemetry.commands import strict
+from plugmeter.telemetry import database, strictjson
 from plugmeter.telemetry.commands.message import FINAL, Command, State
 
 FILE_NAME: Final = "commands.sqlite"
@@ -183,7 +182,7 @@ class Journal:
                     "UPDATE commands SET state = ?, reason = ?, result = ?, changed_ns = ?"
                     " WHERE id = ? AND state IN ('accepted', 'executing')",
                     (
-                        str(state), reason, None if result is None else strict.canonical(result), now_ns,
+                        str(state), reason, None if result is None else strictjson.canonical(result), now_ns,
                         command_id,
                     ),
                 ),

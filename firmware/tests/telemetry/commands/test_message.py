@@ -119,7 +119,7 @@ def test_a_message_of_the_largest_size_and_a_larger_one() -> None:
 
 def test_what_is_no_json_is_refused_with_the_place() -> None:
     assert refused(data=b'{"state": init}') == Refusal(
-        Why.MALFORMED, "not JSON: Expecting value at character 11"
+        Why.MALFORMED, "it is not JSON: JSON is malformed: invalid character (byte 10)"
     )
 
 
