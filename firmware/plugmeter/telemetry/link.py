@@ -428,6 +428,7 @@ class Link:
             conversation.part()
 
     def _release(self) -> None:
+        self._memory.source.off_commit(self._committed)
         self._watch.close()
         self._approach.close()
 
