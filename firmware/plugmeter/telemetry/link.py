@@ -364,6 +364,7 @@ class Link:
                 "keepalive_s": round(self._memory.keepalive.interval_s, 1),
                 "failed_attempts": self._setbacks.untold,
             },
+            always=True,  # the controller acknowledges it, which proves to a trial that it is reached
         )
         self._setbacks.overcome()
 
