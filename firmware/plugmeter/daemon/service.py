@@ -471,7 +471,9 @@ class Service:
         for name in ("device", "state_directory"):
             if getattr(new.daemon, name) != getattr(old.daemon, name):
                 raise UsageError(f"daemon.{name} changes with a restart only: systemctl restart plugmeter")
-        link = new.mqtt != old.mqtt
+        # A breaker that is open waits for a person, and here is one: the files are read anew.
+        broken = self._link is not None and self._link.status().state is LinkState.BROKEN
+        link = new.mqtt != old.mqtt or broken
         if link and new.mqtt.host:
             LinkSettings.from_config(
                 new, self.device, warn=LOG.warning

@@ -51,10 +51,11 @@ class Guard:
                 self.tell("exception", {"in": what, "error": words})
             return None
 
-    def tell(self, event: str, details: Mapping[str, object]) -> None:
-        """Into the diary, which may fail as well: then there is the count."""
+    def tell(self, event: str, details: Mapping[str, object], *, always: bool = False) -> None:
+        """Into the diary, which may fail as well: then there is the count. ``always`` is for what is bounded
+        otherwise."""
         limiter = self._limiters.setdefault(event, Limiter(_TOLD_BURST, _TOLD_PER_S))
-        if not limiter.take(self._monotonic_ns()):
+        if not always and not limiter.take(self._monotonic_ns()):
             self._withheld[event] += 1
             self._counters["diary_withheld"] += 1
             return

@@ -364,6 +364,7 @@ class Link:
                 "keepalive_s": round(self._memory.keepalive.interval_s, 1),
                 "failed_attempts": self._setbacks.untold,
             },
+            always=True,  # the controller acknowledges it, which proves to a trial that it is reached
         )
         self._setbacks.overcome()
 
@@ -428,6 +429,7 @@ class Link:
             conversation.part()
 
     def _release(self) -> None:
+        self._memory.source.off_commit(self._committed)
         self._watch.close()
         self._approach.close()
 

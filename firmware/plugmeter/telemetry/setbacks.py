@@ -54,4 +54,5 @@ class Setbacks:
         if self.untold:
             details["untold"] = self.untold
         self._told, self._told_s, self.untold = words, now_s, 0
-        self._guard.tell("connect-failed" if lasted_s is None else "disconnected", details)
+        # Backoff bounds how many there are.
+        self._guard.tell("connect-failed" if lasted_s is None else "disconnected", details, always=True)

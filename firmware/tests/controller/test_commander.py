@@ -174,7 +174,9 @@ def test_a_configuration_is_followed_until_it_is_in_effect(tmp_path: Path) -> No
 
 def test_a_configuration_that_a_device_does_not_trust_is_refused_without_its_id(tmp_path: Path) -> None:
     wish = commander.configuration("bench-1", "w-1", {"run": {"debounce_ms": 120}}, now_ns=time.time_ns())
-    answers = [state("refused", reason="unsigned: see plugmeter sign", id=None, config={})]
+    answers = [
+        state("refused", reason="unsigned: this device obeys signed messages only", id=None, config={})
+    ]
     with Mosquitto(tmp_path) as broker:
         with answering(broker.port, "plugmeter/v1/bench-1/desired", answers):
             answer, _ = send(broker.port, wish)

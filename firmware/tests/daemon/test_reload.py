@@ -39,3 +39,20 @@ def test_a_file_that_cannot_take_effect_leaves_all_as_it_was(tmp_path: Path) -> 
             reported = onlooker.document("reported")["config"]
             assert reported["run"]["debounce_ms"] == 100 and reported["daemon"]["device"] == "bench-1"
             assert daemon.stop() == 0
+
+
+def test_a_password_that_was_mended_is_tried_at_once(tmp_path: Path) -> None:
+    """The breaker would wait for minutes; who reloads has done what it waits for."""
+    secret = tmp_path / "secret"
+    secret.write_text("wrong\n")
+    secret.chmod(0o600)
+    with Mosquitto(tmp_path, users={"device": "right"}) as broker:
+        config = configuration(tmp_path, broker.port)
+        broker_lines = f'username = "device"\npassword_file = "{secret}"\n'
+        config.write_text(config.read_text().replace("[mqtt]\n", f"[mqtt]\n{broker_lines}"))
+        with Daemon(tmp_path, config) as daemon:
+            eventually(lambda: daemon.figures()["link"]["state"] == "broken", "it is refused", 30)
+            secret.write_text("right\n")
+            daemon.send(signal.SIGHUP)
+            eventually(lambda: daemon.figures()["link"]["state"] == "connected", "it is let in", 60)
+            assert daemon.stop() == 0

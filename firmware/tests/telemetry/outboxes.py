@@ -117,6 +117,13 @@ class MemoryOutbox:
     def on_commit(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
 
+    def off_commit(self, callback: Callable[[], None]) -> None:
+        self._callbacks = [each for each in self._callbacks if each != callback]
+
+    @property
+    def listeners(self) -> int:
+        return len(self._callbacks)
+
 
 def _last(tombstone: Tombstone) -> int:
     return tombstone.last

@@ -40,6 +40,9 @@ def test_a_flood_of_one_event_is_told_now_and_then_with_its_number_and_leaves_ro
     it.guard.tell("inbound-too-large", {"bytes": 7})
     assert it.diary.entries[-1] == ("inbound-too-large", {"bytes": 7, "withheld": 9_970})
     assert it.counters == {"diary_withheld": 9_970}
+    for _ in range(100):
+        it.guard.tell("connected", {}, always=True)
+    assert it.diary.events().count("connected") == 100
 
 
 def test_a_diary_that_fails_is_counted() -> None:

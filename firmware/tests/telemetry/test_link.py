@@ -334,6 +334,7 @@ def test_stops_whatever_the_broker_does(bench: Bench, chaos: Chaos, way: str) ->
     assert not bench.link.say_goodbye(b'{"state":"stopped"}', 0.3)
     bench.link.stop()
     assert bench.state is LinkState.OFF
+    assert bench.outbox.listeners == 0  # links come and go with their configurations
 
 
 def test_draining_takes_nothing_in(bench: Bench, controller: TrivialController) -> None:

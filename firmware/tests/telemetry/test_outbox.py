@@ -298,6 +298,12 @@ def test_a_commit_is_told_and_comes_by_itself(path: Path) -> None:
         outbox.offer(draft(1))
         assert told.wait(GUARD_S)
         assert outbox.next_batch(1, 1, 1).records[0].time_ns == 1
+        told.clear()
+        outbox.off_commit(told.set)
+        later = threading.Event()
+        outbox.on_commit(later.set)
+        outbox.offer(draft(2))
+        assert later.wait(GUARD_S) and not told.is_set()
 
 
 def test_its_thread_moves_while_it_is_idle(path: Path) -> None:
