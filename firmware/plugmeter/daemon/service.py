@@ -86,6 +86,7 @@ class Service:
         self._observer: Observer | None = None
         self._key: PublicKey | None = None
         self._told_meta = b""
+        self._told_stream = ""
         self._log_until_ns = 0
         self._ticks = 0
         self._plugger: tuple[str, tuple[str, ...]] | None = None
@@ -267,6 +268,9 @@ class Service:
         if self._log_until_ns and time.monotonic_ns() >= self._log_until_ns:
             self._log_until_ns = 0
             journal.set_level(self._config.daemon.log_level)
+        if self._link is not None and self._stream != self._told_stream:
+            self._told_stream = self._stream
+            self._link.kick("another stream began: status and last will are to name it")
         if self._ticks % SUMMARY_S == 0:
             self._publish_summary()
             if self._meta() != self._told_meta:  # the ports are known once the run has begun
@@ -448,6 +452,7 @@ class Service:
             will=lambda: documents.status("lost", self._stream, time.time_ns()),
         )
         self._link = link
+        self._told_stream = self._stream
         self._hearing.prefix = settings.discovery_prefix
         self._publish_meta()
         if self._desired is not None:

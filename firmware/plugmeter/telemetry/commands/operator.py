@@ -141,6 +141,9 @@ class Operator:
         """Take in a message. Never blocks, never raises."""
         size = len(inbound.payload)
         payload = inbound.payload if size <= message.PAYLOAD_LIMIT_BYTES else b""
+        if self._closing:  # the next daemon gets what the broker has kept
+            self._count("turned_away")
+            return
         try:
             self._intake.put_nowait(_Item(inbound.topic, payload, size, inbound.retain))
         except queue.Full:

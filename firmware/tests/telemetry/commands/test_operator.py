@@ -371,6 +371,8 @@ def test_closing_does_not_wait_for_ever(tmp_path: Path) -> None:
     desk.operations.gate.set()
     assert desk.operator.close(60)
     assert desk.until_state("selftest", "a1", "successful")
+    desk.say(sent("resync", "too-late"))
+    assert desk.operator.counters["turned_away"] == 1
     desk.journal.close()
 
 
