@@ -254,7 +254,12 @@ class Lifecycle:
         unit="seconds", low=1, high=600,
     )  # fmt: skip
     stuck_s: float = key(
-        30.0, "A worker that does not move for so long is stuck.", unit="seconds", low=0.5, high=3_600
+        20.0,
+        "A worker that does not move for so long is stuck. Less than plugmeter.service's WatchdogSec, or the"
+        " daemon is restarted before the worker is.",
+        unit="seconds",
+        low=0.5,
+        high=3_600,
     )
     fd_growth: int = key(
         64,

@@ -35,12 +35,19 @@ class Observer:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._reader = ProcessReader()
-        self._doctor = Doctor(_limits(service.config), self._whereabouts)
+        self._limits = _limits(service.config)
+        self._doctor = Doctor(self._limits, self._whereabouts)
         self.pages = StatusPages(self.figures, Exposition(self.figures))
 
     def configure(self, config: Config) -> None:
-        """Other limits."""
-        self._doctor = Doctor(_limits(config), self._whereabouts)
+        """Other limits, perhaps; with them the diagnosis begins anew."""
+        if _limits(config) == self._limits:
+            return
+        now_ns = time.monotonic_ns()
+        for finding in self._doctor.findings:
+            self._tell(Change(finding, now_ns))
+        self._limits = _limits(config)
+        self._doctor = Doctor(self._limits, self._whereabouts)
 
     def look(self) -> None:
         """What is wrong now: told once, with the remedy applied where there is one."""
@@ -81,7 +88,7 @@ class Observer:
             signals=dict(service.signals),
             discards=dict(service.discards()),
             commands=dict(service.commands()),
-            http=dict(service.metrics.counters) if service.metrics is not None else {},
+            http=service.http_counters(),
             last_errors=service.errors.lines(),
         )
 
@@ -149,9 +156,11 @@ class Observer:
     def _remedy(self, finding: Finding) -> None:
         service = self._service
         if finding.remedy == "reconnect" and service.link is not None:
-            service.link.kick(finding.headline)
+            service.link.kick(finding.headline, silent=finding.name == "half_open")
         elif finding.remedy == "restart_worker" and finding.worker == "metrics":
             service.restart_metrics()
+        elif finding.remedy == "restart_worker" and finding.worker == "link":
+            service.restart_link()
         elif finding.remedy == "restart_worker" and service.runs is not None:
             runner = service.runs.runner
             if runner is not None:
@@ -223,5 +232,6 @@ def _link_sample(service: Service) -> LinkSample | None:
         last_received_ns=status.last_received_ns,
         tls_failures=status.tls_failures,
         fileno=status.socket,
+        distrusts=status.distrusts,
         tls_cause=status.last_failure or "",
     )

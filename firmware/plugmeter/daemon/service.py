@@ -83,6 +83,9 @@ class Service:
         self._journal: Journal | None = None
         self._desired: DesiredKeeper | None = None
         self._metrics: MetricsServer | None = None
+        self._metrics_trouble = ""
+        self._served_before: Counter[str] = Counter()
+        """Of metrics servers that are no more."""
         self._observer: Observer | None = None
         self._key: PublicKey | None = None
         self._told_meta = b""
@@ -261,6 +264,8 @@ class Service:
             self._runs.tick()
         if self._observer is not None and self.conductor.stage is Stage.RUNNING:
             self._observer.look()
+            if self._metrics is None and self._config.daemon.metrics:
+                self._reopen_metrics()
         if self._desired is not None and self.conductor.stage is Stage.RUNNING:
             self._look_for_the_controller(self._desired)
             self._hearing.look()
@@ -400,11 +405,24 @@ class Service:
         """What came in as commands, and what became of it."""
         return Counter(self._operator.counters if self._operator is not None else {})
 
+    def http_counters(self) -> dict[str, int]:
+        """Connections to the metrics so far, by what became of them."""
+        served = Counter(self._served_before)
+        if self._metrics is not None:
+            served.update(self._metrics.counters)
+        return dict(served)
+
     def restart_metrics(self) -> None:
         """The remedy for a server that spins or is stuck."""
-        if self._metrics is not None:
-            self._metrics.close(0.5)
-        self._open_metrics()
+        self._close_metrics(0.5)
+        self._reopen_metrics()
+
+    def restart_link(self) -> None:
+        """The remedy for one that is stuck: another takes its place, and the broker drops the old one's
+        connection for its. Should the old one's thread go on, it ends."""
+        if self._link is not None:
+            self._link.abandon()
+            self._open_link()
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -446,6 +464,7 @@ class Service:
             client_id=f"plugmeter-{self.device}",
             inbox=self._hearing.take,
             diary=lambda event, details: self._recorder.keep("link", {"event": event, "details": details}),
+            documents=self._link.documents if self._link is not None else None,
             encode=envelope.batch,
             decode_ack=acks.decode,
             birth=lambda: documents.status("online", self._stream, time.time_ns()),
@@ -461,10 +480,26 @@ class Service:
 
     def _open_metrics(self) -> None:
         address = self._config.daemon.metrics
-        self._metrics = None
         if address and self._observer is not None:
             self._metrics = MetricsServer(parse_address(address), self._observer.pages)
             self._metrics.start()
+
+    def _close_metrics(self, timeout_s: float) -> None:
+        if self._metrics is not None:
+            self._metrics.close(timeout_s)
+            self._served_before.update(self._metrics.counters)
+            self._metrics = None
+
+    def _reopen_metrics(self) -> None:
+        """What fails is told once, and tried again each second: the daemon goes on without."""
+        try:
+            self._open_metrics()
+        except PlugmeterError as error:
+            if self._metrics_trouble != str(error):
+                LOG.error("%s", error)
+            self._metrics_trouble = str(error)
+        else:
+            self._metrics_trouble = ""
 
     def _desire(self, payload: bytes) -> None:
         if self._desired is not None and not self._stopping:

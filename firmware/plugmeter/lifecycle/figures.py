@@ -99,7 +99,7 @@ class Figures:
     findings: tuple[Finding, ...] = ()
     looked_ns: int | None = None
     """When the self-diagnosis last looked (``Doctor.looked_ns``)."""
-    stuck_s: float = 30.0
+    stuck_s: float = 20.0
     """[lifecycle] stuck_s: after so long without a look nobody is sure that anything moves."""
     signals: dict[str, int] = field(default_factory=dict)
     """Received so far, by name."""

@@ -32,6 +32,8 @@ class LinkSample:
     """Failed TLS handshakes so far; a counter."""
     fileno: int | None = None
     """The socket, for ``tcp_info.read_tcp``."""
+    distrusts: bool = False
+    """A failed handshake was taken for one that will fail again, and the breaker opened for it."""
     tls_cause: str = ""
     """What the last failed handshake failed of, in words."""
 

@@ -1,4 +1,4 @@
-"""Signals, taken by one thread that asks for them, with who sent each.
+"""Signals, taken by one thread that reads them (signalfd(2)), with who sent each.
 
 ``block()`` first of all: a thread inherits the mask of the one that starts it (pthread_sigmask(3)), and a
 single thread that does not block a signal gets it, and with it the process its default action. So
@@ -16,6 +16,7 @@ SIGQUIT is none of these: see ``stacks``.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
@@ -25,6 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from plugmeter.lifecycle.signalfd import SignalInfo, open_signalfd, read_signal
 from plugmeter.lifecycle.stages import Event
 from plugmeter.progress import Progress
 
@@ -35,10 +37,16 @@ EVENTS: Final[Mapping[int, Event | None]] = MappingProxyType(
         signal.SIGHUP: Event.HUP,
         signal.SIGUSR1: None,
         signal.SIGUSR2: None,
+        signal.SIGALRM: None,
+        signal.SIGVTALRM: None,
+        signal.SIGPROF: None,
+        signal.SIGIO: None,
+        signal.SIGPWR: None,
+        signal.SIGSTKFLT: None,
     }
 )
-"""The signals that are taken, and what each means. USR1 and USR2 would end the process if they were left
-alone; they are told of, and mean nothing."""
+"""The signals that are taken, and what each means. Those that mean nothing would end the process if they were
+left alone; they are told of, and that is all."""
 
 FORCE_AFTER_NS: Final = 1_000_000_000
 """A second TERM or INT forces from so long after the first: signals coalesce and are sent in bursts (by
@@ -145,6 +153,7 @@ class SignalThread:
         self.progress = Progress("signals")
         self._hand_on = hand_on
         self._closing = threading.Event()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="signals", daemon=True)
 
     def start(self) -> None:
@@ -156,26 +165,36 @@ class SignalThread:
     def close(self) -> None:
         """End the thread; what arrives from now on stays blocked, and pending."""
         self._closing.set()
-        if self._thread.is_alive() and self._thread.ident is not None:
-            signal.pthread_kill(self._thread.ident, signal.SIGUSR2)  # wakes it
+        os.eventfd_write(self._wake, 1)
+        if self._thread.ident is not None:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._closing.is_set():
-            info = signal.sigtimedwait(EVENTS, _TICK_S)
-            self.progress.woke(info is not None)
-            if info is None or self._closing.is_set():
-                continue
-            caught = Caught(
-                info.si_signo,
-                info.si_pid,
-                info.si_uid,
-                command_of(info.si_pid),  # at once: a sender like kill(1) is gone in a moment
-                time.monotonic_ns(),
-                time.time_ns(),
-            )
-            while not self._hand_on(caught) and not self._closing.is_set():
-                self.progress.woke(False)
+        descriptor = open_signalfd(EVENTS)
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        poller.register(self._wake, select.POLLIN)
+        try:
+            while not self._closing.is_set():
+                poller.poll(_TICK_S * 1000)
+                info = read_signal(descriptor)
+                self.progress.woke(info is not None)
+                if info is not None:
+                    self._take(info)
+        finally:
+            os.close(descriptor)
+
+    def _take(self, info: SignalInfo) -> None:
+        caught = Caught(
+            info.number,
+            info.pid,
+            info.uid,
+            command_of(info.pid),  # at once: a sender like kill(1) is gone in a moment
+            time.monotonic_ns(),
+            time.time_ns(),
+        )
+        while not self._hand_on(caught) and not self._closing.is_set():
+            self.progress.woke(False)
 
 
 def command_of(pid: int) -> str:

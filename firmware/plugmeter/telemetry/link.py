@@ -55,7 +55,8 @@ class Link:
 
     ``diary(event, details)`` and ``inbox`` are called from the link's thread and must not block.
     ``birth()`` and ``will()`` give the status documents of each connection: "online", and "lost", the will.
-    ``encode`` is envelope.batch, ``decode_ack`` acks.decode (raises ValueError).
+    ``encode`` is envelope.batch, ``decode_ack`` acks.decode (raises ValueError). ``documents`` are those of
+    the link whose place this one takes.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Link:
         birth: Callable[[], bytes],
         will: Callable[[], bytes],
         timing: Timing | None = None,
+        documents: Documents | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.progress = Progress("link")
@@ -86,7 +88,7 @@ class Link:
             source=outbox,
             window=window,
             sender=Sender(outbox, encode, topics.device, window),
-            documents=Documents(),
+            documents=Documents() if documents is None else documents,
             keepalive=Keepalive(settings.keepalive_s, floor_s=timing.least_keepalive_s),
             publishing=Breaker(uniform, first_s=timing.breaker_s, longest_s=timing.longest_breaker_s),
             publish_backoff=Backoff(uniform, base_s=timing.retry_s / 2, cap_s=timing.longest_retry_s),
@@ -122,12 +124,13 @@ class Link:
         self._lock = threading.Lock()  # for what other threads ask for
         self._stopping = False
         self._finished = False
-        self._kick: str | None = None
+        self._kick: Failure | None = None
         self._drain_until_s: float | None = None
         self._goodbye: _Goodbye | None = None
         self._watch = Watch()
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
         self._snapshot = self._status(now_s)
+        self._outbox = outbox
         outbox.on_commit(self._committed)
 
     # --- what others ask for -------------------------------------------------------------------------
@@ -138,6 +141,7 @@ class Link:
     def stop(self) -> None:
         """End the thread, and the connection without a word (see ``say_goodbye``). Idempotent, quick."""
         self._stopping = True
+        self._outbox.off_commit(self._committed)
         self._watch.wake()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_STOPPING_S)
@@ -145,6 +149,16 @@ class Link:
                 raise PlugmeterError("the link does not stop: a callback of it blocks")
         elif not self._thread.ident:  # was never started
             self._release()
+
+    def abandon(self) -> None:
+        """For one whose thread hangs: waits for nothing, not even a lock. Should it go on, it ends."""
+        self._stopping = True
+        self._outbox.off_commit(self._committed)
+
+    @property
+    def documents(self) -> Documents:
+        """What is published on each connection; for the link that takes this one's place."""
+        return self._memory.documents
 
     def set_document(self, topic: str, payload: bytes, retain: bool = True, *, passing: bool = False) -> bool:
         """Publish now, and again on each connection; the latest of a topic wins.
@@ -189,10 +203,11 @@ class Link:
             self._watch.wake()
         return goodbye.delivered
 
-    def kick(self, reason: str) -> None:
-        """Drop this connection and connect anew. An open breaker stays open."""
+    def kick(self, reason: str, *, silent: bool = False) -> None:
+        """Drop this connection and connect anew. An open breaker stays open. ``silent``: it is half-open,
+        which counts as the silence that it is."""
         with self._lock:
-            self._kick = reason
+            self._kick = Failure("silence" if silent else "kicked", Kind.NETWORK, reason)
         self._watch.wake()
 
     def status(self) -> LinkStatus:
@@ -267,7 +282,9 @@ class Link:
             drain_until_s = self._drain_until_s
             goodbye = self._goodbye
         if kick is not None and (self._conversation is not None or self._approach.deadline_s is not None):
-            self._lost(Failure("kicked", Kind.NETWORK, kick), now_s)
+            if self._conversation is not None and self._conversation.connected_s is not None:
+                self._conversation.session.disconnect()  # nobody is to be told that we are lost
+            self._lost(kick, now_s)
         if kick is not None and self._state is LinkState.WAITING:
             self._next_attempt_s = now_s
         if drain_until_s is not None and now_s < drain_until_s and self._state is LinkState.WAITING:
@@ -473,6 +490,7 @@ class Link:
             failures=dict(self._setbacks.counts),
             last_failure=self._setbacks.last.text if self._setbacks.last else None,
             breaker=breaker.value,
+            distrusts=self._breaker.kind is Kind.TLS,
             next_attempt_ns=_ns(self._next_attempt_s),
             publish_refusals=dict(tally.refusals),
             tls_failures=self._setbacks.counts["tls"],

@@ -49,6 +49,8 @@ class LinkStatus:
     """By cause (failures.Failure.cause)."""
     last_failure: str | None = None
     """In words; None if there was none since the last connection stood."""
+    distrusts: bool = False
+    """A failed TLS handshake has opened the breaker, and no connection has closed it since."""
     breaker: str = "closed"
     """closed, open or half-open; for the connection, or for publishing where that is what is denied."""
     next_attempt_ns: int | None = None

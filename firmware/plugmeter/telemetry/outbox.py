@@ -122,7 +122,7 @@ class Outbox:
         self._more = False
         self._overdue_at_ns = 0
         self._commit_s = 0.0
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: tuple[Callable[[], None], ...] = ()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._known = self._reader.account()
@@ -221,11 +221,11 @@ class Outbox:
     def on_commit(self, callback: Callable[[], None]) -> None:
         """To be called from the writer thread after a commit with something new. It must be quick and not
         raise."""
-        self._callbacks = [*self._callbacks, callback]  # the writer may be going through the old ones
+        self._callbacks = (*self._callbacks, callback)  # the writer may be going through the old ones
 
     def off_commit(self, callback: Callable[[], None]) -> None:
         """No more; one call may be under way."""
-        self._callbacks = [each for each in self._callbacks if each != callback]
+        self._callbacks = tuple(each for each in self._callbacks if each != callback)
 
     def set_limits(self, limits: Limits) -> None:
         """From the next commit on, which comes soon."""

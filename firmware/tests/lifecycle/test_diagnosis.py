@@ -57,7 +57,7 @@ def test_a_worker_that_rests_is_stuck_since_its_last_move_and_moving_ends_it() -
     assert not any(seen[:13])
     accused = seen[13]
     assert [(each.name, each.worker, each.since_ns, each.remedy) for each in accused] == [
-        ("stuck", "link", 3 * S, "reconnect")
+        ("stuck", "link", 3 * S, "restart_worker")
     ]
     assert accused[0].evidence == "link has not moved for 10 s: in link.py:1 wait"
     assert seen[14] == seen[16] == accused, "told once, not anew"
@@ -68,7 +68,7 @@ def test_a_worker_that_rests_is_stuck_since_its_last_move_and_moving_ends_it() -
 @pytest.mark.parametrize(
     ("worker", "remedy"),
     [
-        ("link", "reconnect"),
+        ("link", "restart_worker"),
         ("metrics", "restart_worker"),
         ("runner", "restart_worker"),
         ("outbox", "none"),

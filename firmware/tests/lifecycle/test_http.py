@@ -249,7 +249,7 @@ def test_closing_ends_the_listener_first_and_then_finishes_what_is_under_way(
                 connect(server.address, GIVE_UP_S).close()
             except (ConnectionRefusedError, FileNotFoundError):
                 return True
-            except ConnectionResetError:  # it was being closed just then
+            except ConnectionResetError:  # it was in the backlog when the listener closed
                 return False
             return False
 

@@ -58,14 +58,29 @@ def test_the_audit_names_the_sender(launch: Any) -> None:
     assert toy.finish() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [number for number, event in EVENTS.items() if event is None])
 def test_signals_that_mean_nothing_are_told_and_that_is_all(launch: Any, number: signal.Signals) -> None:
     toy = launch().running()
     toy.send(number)
-    assert toy.hear("signal")["name"] == number.name
+    assert toy.hear("signal")["name"] == signal.Signals(number).name
     toy.send(signal.SIGTERM)
     assert toy.finish() == 0
     assert toy.stages() == ["running", "terminating", "draining", "stopped"]
+
+
+def test_being_stopped_and_continued_is_no_signal_of_ours(launch: Any) -> None:
+    """Whatever waits with a time limit is interrupted by that (signal(7)), as by a debugger that looks on."""
+    toy = launch().running()
+    toy.send(signal.SIGUSR1)
+    toy.hear("signal", name="SIGUSR1")
+    for _ in range(3):
+        toy.send(signal.SIGSTOP)
+        time.sleep(1.2)  # longer than any wait of it
+        toy.send(signal.SIGCONT)
+        time.sleep(0.1)
+    toy.send(signal.SIGTERM)
+    assert toy.finish() == 0, toy.stderr()
+    assert [line["name"] for line in toy.said("signal")] == ["SIGUSR1", "SIGTERM"]
 
 
 def test_a_quick_second_term_does_not_force(launch: Any) -> None:

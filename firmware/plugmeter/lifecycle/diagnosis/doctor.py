@@ -21,15 +21,16 @@ _S = 1_000_000_000
 class Limits:
     """When something counts as wrong. The first three are keys of [lifecycle]."""
 
-    stuck_s: float = 30.0
+    stuck_s: float = 20.0
     fd_growth: int = 64
     spin_wakeups_per_s: float = 2_000
     spin_s: float = 3.0
     fd_window_s: float = 10.0
     unanswered_s: float = 10.0
     """Without any answer, while TCP sends again and again."""
-    silent_s: float = 30.0
-    """Without any answer, while TCP knows of nothing wrong."""
+    silent_s: float = 10.0
+    """Without any answer, while TCP knows of nothing wrong. Less than the 15 s after which the link gives
+    such a connection up by itself, without saying what was wrong with it."""
     tls_failures: int = 3
     tls_window_s: float = 600.0
 

@@ -14,20 +14,23 @@ PROCESS: Final = "process"
 """The worker of a finding that no single worker is to blame for."""
 LINK: Final = "link"
 
-_REMEDIES: Final[dict[str, Remedy]] = {
-    "link": "reconnect",
-    "metrics": "restart_worker",
-    "runner": "restart_worker",
+_REMEDIES: Final[dict[tuple[Name, str], Remedy]] = {
+    ("spinning", "link"): "reconnect",
+    ("spinning", "metrics"): "restart_worker",
+    ("spinning", "runner"): "restart_worker",
+    ("stuck", "link"): "restart_worker",
+    ("stuck", "metrics"): "restart_worker",
+    ("stuck", "runner"): "restart_worker",
 }
 
 
-def remedy_for(worker: str) -> Remedy:
+def remedy_for(name: Name, worker: str) -> Remedy:
     """What may be done to a worker that spins or is stuck.
 
     The others hold state that must not be torn from their hands: where one of them stays stuck, the watchdog
     starves, and systemd restarts the daemon.
     """
-    return _REMEDIES.get(worker, "none")
+    return _REMEDIES.get((name, worker), "none")
 
 
 @dataclass(frozen=True, slots=True)

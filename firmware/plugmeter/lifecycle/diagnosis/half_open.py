@@ -55,7 +55,8 @@ class HalfOpen:
         return (
             link.connected_since_ns == self._connection
             and heard_ns == self._received_ns
-            and (heard_ns is None or heard_ns < sent_ns)
+            # At the same moment: it answered some of what was sent, and owes the rest since then.
+            and (heard_ns is None or heard_ns <= sent_ns)
         )
 
     def _judged(self, now_ns: int, link: LinkSample, tcp: TcpSample | None) -> Finding | None:

@@ -74,7 +74,9 @@ class Spinning:
             if cpu_ns is not None and before.cpu_ns is not None:
                 evidence += f"; its thread takes {(cpu_ns - before.cpu_ns) / took_ns:.0%} of a processor"
             since_ns = seen.now_ns - after.hot_ns
-            after.finding = Finding("spinning", worker.name, since_ns, evidence, remedy_for(worker.name))
+            after.finding = Finding(
+                "spinning", worker.name, since_ns, evidence, remedy_for("spinning", worker.name)
+            )
         elif after.finding is not None and after.calm_ns >= self._for_ns:
             after.finding = None
         return after

@@ -74,4 +74,4 @@ class Stuck:
             evidence += f" (thread {thread.tid}, state {thread.state})"
         where = self._whereabouts(name)
         evidence += f": in {where}" if where else ": no thread of this process has that name"
-        return Finding("stuck", name, seen.now_ns - rested_ns, evidence, remedy_for(name))
+        return Finding("stuck", name, seen.now_ns - rested_ns, evidence, remedy_for("stuck", name))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import deque
 
 from plugmeter.lifecycle.diagnosis.finding import LINK, Finding, seconds
-from plugmeter.lifecycle.samples import Observation
+from plugmeter.lifecycle.samples import LinkSample, Observation
 
 
 class TlsHandshakes:
-    """Accuses at ``failures`` failed handshakes within ``window_ns``.
+    """Accuses at ``failures`` failed handshakes within ``window_ns``, or at one for which the link has opened
+    its breaker: the next comes an hour later, perhaps.
 
-    It ends with a connection that was made after the last of them, or when the window is empty.
+    It ends with a connection that was made after the last of them, or when the window is empty and the
+    breaker closed.
     """
 
     def __init__(self, failures: int = 3, window_ns: int = 600_000_000_000) -> None:
@@ -36,11 +38,12 @@ class TlsHandshakes:
         self._counted = link.tls_failures
         while self._recent and seen.now_ns - self._recent[0] > self._window_ns:
             self._recent.popleft()
-        since_ns = link.connected_since_ns
         since_ns = link.connected_since_ns if link.state == "connected" else None
         if self._recent and since_ns is not None and since_ns > self._recent[-1]:
             self._recent.clear()
-        if not self._recent:
+        if link.distrusts:
+            self._finding = self._finding or _distrusts(seen.now_ns, link)
+        elif not self._recent:
             self._finding = None
         elif self._finding is None and len(self._recent) >= self._failures:
             took_ns = seen.now_ns - self._recent[0]
@@ -48,3 +51,8 @@ class TlsHandshakes:
             evidence += f"; the last: {link.tls_cause}" if link.tls_cause else "; the cause was not told"
             self._finding = Finding("tls_handshakes", LINK, self._recent[0], evidence, "breaker")
         return [self._finding] if self._finding else []
+
+
+def _distrusts(now_ns: int, link: LinkSample) -> Finding:
+    evidence = f"a TLS handshake failed in a way that stays: {link.tls_cause or 'the cause was not told'}"
+    return Finding("tls_handshakes", LINK, now_ns, evidence, "breaker")
