@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Shared by the scripts beside it: finds Python, and makes the virtual environments they run in.
-# Source it, then call `setup device|report|dev`, which sets $deps and $venv.
+# Source it, then call `setup device|report|controller|dev`, which sets $deps and $venv.
 #
 # Two layers below ${XDG_CACHE_HOME:-~/.cache}/plugmeter, so that a second checkout costs a second:
 #   deps-KIND-HASH  the packages of firmware/requirements/KIND.lock, shared by all checkouts
@@ -184,7 +184,7 @@ need_cache() {
 setup() {
     local kind=$1 lock hash
     lock=$root/firmware/requirements/$kind.lock
-    [[ -e $lock ]] || die "there is no $lock: the kinds are device, report and dev"
+    [[ -e $lock ]] || die "there is no $lock: the kinds are device, report, controller and dev"
 
     need_python
     find_cache

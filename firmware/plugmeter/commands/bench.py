@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import argparse
 
-from plugmeter.commands.benches import handoff, idle, listeners, outbox, receive, report, stop, throughput
+from plugmeter.commands.benches import (
+    handoff,
+    idle,
+    listeners,
+    outbox,
+    receive,
+    report,
+    stop,
+    telemetry,
+    throughput,
+)
 
 NAME = "bench"
-HELP = "measure Plugmeter itself: listeners, receiving, throughput, idle cost, outbox, stopping and more"
+HELP = "measure Plugmeter itself: listeners, throughput, idle cost, outbox, telemetry, stopping and more"
 EPILOG = """\
 examples:
   plugmeter bench throughput            uevents a second against pyudev, and bursts that must add up
   plugmeter bench listeners             the same storm at plugmeter, pyudev and a plain socket
   plugmeter bench idle                  processor and memory while nothing happens
+  plugmeter bench telemetry             records a second to the controller, bytes written, memory
   plugmeter bench WHAT --help           what it measures, and how
 
 Storms blow in a network namespace of their own: nothing else on the machine sees them, and no root is
@@ -25,7 +36,7 @@ exit status: 0 measured, whether or not a goal is met; 1 it could not be, or a b
 bad usage
 """
 
-BENCHES = (listeners, handoff, receive, throughput, idle, report, outbox, stop)
+BENCHES = (listeners, handoff, receive, throughput, idle, report, outbox, telemetry, stop)
 """Each has what a command has: NAME, HELP, EPILOG, ``add_arguments`` and ``run``."""
 
 

@@ -239,7 +239,7 @@ def _devices(args: argparse.Namespace) -> int:
             found = queries.fleet(session, queries.hour_of(now_ms) - views.DAY_HOURS)
     finally:
         store.close()
-    view = views.fleet(found, now_ms)
+    view = views.fleet(found, now_ms, 0)
     if args.json:
         sys.stdout.write(json.dumps(view["devices"], indent=2) + "\n")
         return 0
@@ -296,9 +296,27 @@ def _send(args: argparse.Namespace, order: Any) -> int:  # noqa: ANN401  an Orde
     )
     if args.json:
         print(json.dumps(dict(answer.document), indent=2))
-    elif answer.document.get("result"):
-        print(json.dumps(answer.document["result"], indent=2))
+    else:
+        sys.stdout.writelines(f"  {line}\n" for line in _result(answer.document.get("result")))
     return 0 if answer.state in ("successful", "in_effect") else 1
+
+
+def _result(result: object) -> list[str]:
+    """What came of it, a line for each key; the details of a self-test fill pages: they are in the JSON."""
+    from plugmeter.controller.arrivals import printable
+
+    if not isinstance(result, dict):
+        return []
+    lines = []
+    for key, value in result.items():
+        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value)):
+            text = f"{len(value)} of them (--json shows them)"
+        elif isinstance(value, list):
+            text = ", ".join(str(each) for each in value)
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+        lines.append(printable(f"{key}: {text}", 1_000))
+    return lines
 
 
 def _broker(args: argparse.Namespace) -> BrokerSettings:

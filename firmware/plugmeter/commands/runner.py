@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import stat
+from pathlib import Path
 
 from plugmeter.errors import UsageError
 from plugmeter.runner import child
@@ -32,8 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve one parent."""
     child.settle_signals()
+    _take_name()
     with _socket(args.descriptor) as end:
         return child.serve(end)
+
+
+def _take_name() -> None:
+    """So that reports, which list every uevent socket by its program, call ours plugmeter and not python."""
+    with contextlib.suppress(OSError):  # a sandbox may forbid it; then it is called python
+        Path("/proc/self/comm").write_text("plugmeter", encoding="ascii")
 
 
 def _socket(number: int) -> socket.socket:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from plugmeter.errors import UsageError
+from plugmeter.moments import NS, rfc3339
 from plugmeter.sections import Daemon, Port
 from plugmeter.settings import keys, nearest
-from plugmeter.telemetry import desired
-from plugmeter.telemetry.commands import arguments, message, signing, strict
-from plugmeter.telemetry.commands.times import NS, rfc3339
+from plugmeter.telemetry import desired, strictjson
+from plugmeter.telemetry.commands import arguments, message, signing
 from plugmeter.telemetry.topics import Topics
 
 NAME = "sign"
@@ -177,7 +177,8 @@ def _config(given: Sequence[str]) -> dict[str, Any]:
 def _value(text: str) -> Any:  # noqa: ANN401  JSON
     """JSON where it is some, and a text where not."""
     try:
-        read = strict.read_object(f'{{"value": {text}}}')
-    except strict.MalformedError:
+        written = f'{{"value": {text}}}'.encode()
+        read = strictjson.decode_object(written, limit_bytes=len(written), depth=message.DEPTH_LIMIT)
+    except ValueError:
         return text
     return read["value"] if len(read) == 1 else text

@@ -86,6 +86,13 @@ class DeviceArrivals:
     live: bool = False
     """Whether any of it was not retained: the device itself was heard just now."""
 
+    @property
+    def spoke(self) -> bool:
+        """Whether any of it can be the device's own. A command that is given or taken away is not: whoever
+        misspells a name makes no device."""
+        answers = any(command.state not in ("", "init") for command in self.commands.values())
+        return bool(self.streams or self.documents or self.problem_count or answers)
+
     def problem(self, text: str) -> None:
         """Count something that is not taken, and keep a few of them in words."""
         self.problem_count += 1
@@ -185,7 +192,8 @@ class Arrivals:
 
 def printable(text: str, limit: int) -> str:
     """Text from the network, fit for one line of a terminal or a log."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:limit])
+    text = text[:limit]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 class _TombstoneData(msgspec.Struct):

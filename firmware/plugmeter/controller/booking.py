@@ -43,7 +43,9 @@ def book(store: Store, arrivals: Arrivals, now_ms: int) -> Booked:
     booked = Booked()
     with store.writing() as session:
         for name in sorted(arrivals.devices):
-            _Device(session, booked, name, now_ms).book(arrivals.devices[name])
+            arrived = arrivals.devices[name]
+            if arrived.spoke or session.rows("SELECT 1 FROM device WHERE name = ?", (name,)):
+                _Device(session, booked, name, now_ms).book(arrived)
     return booked
 
 
@@ -53,7 +55,7 @@ class _Device:
         self._booked = booked
         self._name = name
         self._now_ms = now_ms
-        self._extracts = extracts.Extracts()
+        self._extracts = extracts.Extracts(now_ms)
         ((self._id,),) = session.rows(
             "INSERT INTO device (name, first_ms) VALUES (?, ?)"
             " ON CONFLICT (name) DO UPDATE SET first_ms = device.first_ms RETURNING id",
@@ -167,11 +169,15 @@ class _Device:
     def _compare(self, stream: int, again: Sequence[Arrival]) -> int:
         """Hold what came again against what is there; keep what differs beside it. How many differ anew."""
         conflicts = 0
+        there: dict[int, tuple[str, str]] = {}
+        for first, last in ranges.runs({record.seq for record in again}):
+            for seq, kind, data in self._session.rows(
+                "SELECT seq, kind, data FROM record WHERE stream = ? AND seq BETWEEN ? AND ?",
+                (stream, first, last),
+            ):
+                there[seq] = (kind, data)
         for record in again:
-            found = self._session.rows(
-                "SELECT kind, data FROM record WHERE stream = ? AND seq = ?", (stream, record.seq)
-            )
-            if found[0] == (record.kind, record.data):
+            if there[record.seq] == (record.kind, record.data):
                 continue
             digest = hashlib.sha256(f"{record.kind}\n{record.data}".encode()).hexdigest()
             conflicts += self._session.run(

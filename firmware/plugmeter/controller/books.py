@@ -42,14 +42,14 @@ def books_of(session: Session, device: int, name: str, *, quick: bool = False) -
             over = f"the next stream began because this one's database was {followers[stream_name] or 'gone'}"
         elif stream_name != present:
             over = "the device reports as another stream now"
-        covered = _covered(session, stream)
+        covered = _covered(session, stream, "record")
         found.append(
             Books(
                 device=name,
                 stream=stream_name,
                 stored=covered if quick else _stored(session, stream),
                 covered=covered,
-                buried=_buried(session, stream),
+                buried=_covered(session, stream, "tombstone") if quick else _buried(session, stream),
                 told=_told(session, stream),
                 duplicates=duplicates,
                 conflicts=conflicts,
@@ -88,8 +88,8 @@ def _stored(session: Session, stream: int) -> Ranges:
     return ranges.normalise((int(first), int(last)) for first, last in rows)
 
 
-def _covered(session: Session, stream: int) -> Ranges:
-    rows = session.rows("SELECT first, last FROM coverage WHERE stream = ? AND what = 'record'", (stream,))
+def _covered(session: Session, stream: int, what: str) -> Ranges:
+    rows = session.rows("SELECT first, last FROM coverage WHERE stream = ? AND what = ?", (stream, what))
     return ranges.normalise((int(first), int(last)) for first, last in rows)
 
 

@@ -75,7 +75,7 @@ def settings_from(
     if not encrypted and (ca_file or certificate_file or key_file):
         raise UsageError(f"--broker {url}: certificates are for TLS; give mqtts://{host}")
     if bool(certificate_file) != bool(key_file):
-        raise UsageError("--certificate and --key belong together: give both or neither")
+        raise UsageError("--certificate and --key-file belong together: give both or neither")
     if password_file is not None and username is None:
         raise UsageError("--password-file without --username: give both")
     return BrokerSettings(
@@ -99,7 +99,7 @@ def _tls(ca_file: Path | None, certificate_file: Path | None, key_file: Path | N
             context.load_cert_chain(certificate_file, key_file, password=b"")
         except OSError as error:
             raise UsageError(
-                f"--certificate {certificate_file}, --key {key_file}: {_reason(error)}"
+                f"--certificate {certificate_file}, --key-file {key_file}: {_reason(error)}"
             ) from error
     return context
 

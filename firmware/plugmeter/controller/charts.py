@@ -10,6 +10,8 @@ from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT = 960, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 12, 30
+_LABELLED = {1: 10, 60: 3, 360: 4, 1_440: 4}
+"""Minutes of a column to how many of them get one label: at round times."""
 
 
 def columns(found: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> Markup:
@@ -33,12 +35,12 @@ def columns(found: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> Markup
         )
         value += step
     slot = plot_width / max(1, len(found))
-    every = max(1, round(len(found) / 8))
     for index, column in enumerate(found):
         x = _LEFT + slot * index
         parts.append(_column(column, stages, x, slot, plot_height, top))
-        if index % every == 0:
-            label = _moment(column["start_ms"], column["hours"])
+        number = column["start_ms"] // (column["minutes"] * 60_000)
+        if number % _LABELLED.get(column["minutes"], 8) == 0:
+            label = _moment(column["start_ms"], column["minutes"])
             parts.append(
                 Markup('<text class="tick middle" x="{}" y="{}">{}</text>').format(
                     _n(x + slot / 2), _HEIGHT - 10, label
@@ -81,7 +83,7 @@ def _column(
         )
     words = [f"{column['lost']:,} lost of {column['verdicts']:,} verdicts"]
     words += [f"{stage}: {column['stages'][stage]:,}" for stage in stages if column["stages"].get(stage)]
-    title = f"{_moment(column['start_ms'], column['hours'], whole=True)} UTC\n" + "\n".join(words)
+    title = f"{_moment(column['start_ms'], column['minutes'], whole=True)} UTC\n" + "\n".join(words)
     return Markup(
         '<g class="bucket"><rect class="hit" x="{}" y="{}" width="{}" height="{}"/>{}<title>{}</title></g>'
     ).format(_n(x), _TOP, _n(slot), _n(height), Markup("").join(bars), title)
@@ -113,7 +115,8 @@ def spark(values: Sequence[int], active: Sequence[bool] | None = None, label: st
                 )
             )
     return Markup(
-        '<svg class="spark" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">{}</svg>'
+        '<svg class="spark" viewBox="0 0 {} {}" width="{}" height="{}" preserveAspectRatio="none" role="img"'
+        ' aria-label="{}">{}</svg>'
     ).format(width, height, width, height, escape(label), Markup("").join(parts))
 
 
@@ -150,11 +153,12 @@ def _scale(most: int) -> tuple[int, int]:
         step *= 10
 
 
-def _moment(start_ms: int, hours: int, *, whole: bool = False) -> str:
+def _moment(start_ms: int, minutes: int, *, whole: bool = False) -> str:
     moment = datetime.fromtimestamp(start_ms / 1_000, UTC)
     if whole:
-        return moment.strftime("%Y-%m-%d %H:%M") + (f" to {hours} h later" if hours > 1 else "")
-    return moment.strftime("%d %b") if hours >= 6 else moment.strftime("%H:%M")
+        later = f" to {minutes // 60} h later" if minutes > 60 else ""
+        return moment.strftime("%Y-%m-%d %H:%M") + later
+    return moment.strftime("%d %b") if minutes >= 360 else moment.strftime("%H:%M")
 
 
 def _n(value: float) -> str:

@@ -12,14 +12,16 @@ from typing import Any, Final
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from plugmeter.controller.broker import BrokerSettings
 from plugmeter.errors import PlugmeterError, UsageError
+from plugmeter.moments import NS, rfc3339
 from plugmeter.telemetry import desired, schemas, strictjson
 from plugmeter.telemetry.commands import message, signing
-from plugmeter.telemetry.commands.times import NS, rfc3339
 from plugmeter.telemetry.topics import Topics, is_device
 
 FINAL_STATES: Final = frozenset({"successful", "failed", "refused"})
@@ -36,6 +38,8 @@ class Order:
     final_states: frozenset[str]
     id: str
     clear: bool
+    expires_s: int | None = None
+    """After so long the broker forgets it, too; None for never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def command(
     read = message.parse(topic, payload, device=device)
     if isinstance(read, message.Refusal):
         raise UsageError(f"controller command: {read.detail}")
-    return Order(topic, payload, topic, FINAL_STATES, command_id, clear=True)
+    return Order(topic, payload, topic, FINAL_STATES, command_id, clear=True, expires_s=valid_s)
 
 
 def configuration(
@@ -181,7 +185,10 @@ class _Exchange:
         if any(code.is_failure for code in codes):
             self._problem = f"the broker does not let us hear the answer: {str(codes[0]).lower()}"
             return
-        client.publish(self._order.topic, self._order.payload, qos=1, retain=True)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho gives it no types
+        if self._order.expires_s is not None:
+            properties.MessageExpiryInterval = self._order.expires_s
+        client.publish(self._order.topic, self._order.payload, qos=1, retain=True, properties=properties)
 
     def _on_publish(
         self, client: Client, userdata: object, mid: int, code: ReasonCode, properties: object
@@ -190,7 +197,10 @@ class _Exchange:
             self._problem = f"the broker does not let us command: {str(code).lower()}"
 
     def _on_message(self, client: Client, userdata: object, received: MQTTMessage) -> None:
-        answer = _answer(bytes(received.payload), self._order.id)
+        # A wish that a device does not trust it refuses without repeating its id: unsigned, say. One that the
+        # broker kept was about another.
+        nameless = not self._order.clear and not received.retain
+        answer = _answer(bytes(received.payload), self._order.id, nameless=nameless)
         if answer is None or (self._told and answer == self._told[-1]):
             return
         self._told.append(answer)
@@ -199,15 +209,20 @@ class _Exchange:
             self._final = answer
 
 
-def _answer(payload: bytes, wanted_id: str) -> Answer | None:
-    """The device's answer in a document; None for our own command, and for what is about something else."""
+def _answer(payload: bytes, wanted_id: str, *, nameless: bool) -> Answer | None:
+    """The device's answer in a document; None for our own command, and for what is about something else.
+
+    ``nameless``: a refusal without an id is an answer, too.
+    """
     try:
         found = strictjson.decode(payload, limit_bytes=schemas.MESSAGE_LIMIT_BYTES)
     except ValueError:
         return None
-    if not isinstance(found, dict) or found.get("id") != wanted_id:
+    if not isinstance(found, dict):
         return None
     state, reason = found.get("state"), found.get("reason")
+    if found.get("id") != wanted_id and not (nameless and found.get("id") is None and state == "refused"):
+        return None
     if not isinstance(state, str) or state == "init":
         return None
     return Answer(state, reason if isinstance(reason, str) else None, found)

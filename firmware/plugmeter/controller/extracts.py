@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -11,6 +11,9 @@ from plugmeter.controller.arrivals import Arrival, printable
 from plugmeter.controller.store import Session, upsert
 
 HOUR_MS: Final = 3_600_000
+MINUTE_MS: Final = 60_000
+KEPT_MINUTES: Final = 120
+"""Sums by the minute are kept so long, for the page's last hour; those by the hour for ever."""
 LOSS: Final = "loss"
 """The topic of lost episodes in ``notable``; the other topics are kinds of records."""
 
@@ -77,14 +80,16 @@ _READ_LISTENER: Final = msgspec.json.Decoder(_Listener).decode
 class Extracts:
     """Of one device, of one transaction."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: int) -> None:
+        self._oldest_minute = now_ms // MINUTE_MS - KEPT_MINUTES
         self.beginnings: dict[int, tuple[str | None, ...]] = {}
         """Streams that told how they began: (previous, reason, set_aside)."""
         self._hours: Counter[tuple[int, str, str, str]] = Counter()
+        self._minutes: Counter[tuple[int, str, str, str]] = Counter()
         self._notable: list[tuple[str, int, int, int]] = []
         self._started: list[tuple[str, int, str, str]] = []
         self._ended: list[_Ended] = []
-        self._listeners: dict[tuple[str, int], tuple[int, int]] = {}
+        self._listeners: dict[tuple[str, int], tuple[int, int, int]] = {}
 
     def add(self, stream: int, record: Arrival) -> None:
         """Take a record that is new. One that is not what its kind should be is listed, and no more."""
@@ -111,8 +116,11 @@ class Extracts:
 
     def _verdict(self, stream: int, record: Arrival, said: _Verdict) -> None:
         stage = printable(said.stage or "", 32)
-        hour = record.time_ms // HOUR_MS
-        self._hours[hour, printable(said.port, 64), printable(said.outcome, 16), stage] += 1
+        what = (printable(said.port, 64), printable(said.outcome, 16), stage)
+        self._hours[record.time_ms // HOUR_MS, *what] += 1
+        minute = record.time_ms // MINUTE_MS
+        if minute >= self._oldest_minute:
+            self._minutes[minute, *what] += 1
         if said.outcome == "lost":
             self._notable.append((LOSS, record.time_ms, stream, record.seq))
 
@@ -134,30 +142,36 @@ class Extracts:
                 stream, record.seq,
             )
         )  # fmt: skip
+        # By program: it may have several sockets, in several processes, and it is one run all the same.
+        dropped: defaultdict[tuple[str, int], int] = defaultdict(int)
         for each in report.listeners[:_MOST_LISTENERS]:
             try:
                 listener = _READ_LISTENER(each)
             except (ValueError, RecursionError):
                 continue  # a report may list anything; it is kept whole in the record
             if 0 < listener.groups < 2**32 and 0 <= listener.drops <= _MOST:
-                who = (printable(listener.comm, 64), listener.groups)
-                before, _ = self._listeners.get(who, (0, 0))
-                self._listeners[who] = (before + listener.drops, record.time_ms)
+                dropped[printable(listener.comm, 64), listener.groups] += listener.drops
+        for who, drops in dropped.items():
+            runs, before, _ = self._listeners.get(who, (0, 0, 0))
+            self._listeners[who] = (runs + 1, before + drops, record.time_ms)
 
     def write(self, session: Session, device: int) -> None:
         """Into the tables, in the transaction that the records are booked in."""
         if self._hours or self._ended:
             self._write_totals(session, device)
+        if self._minutes:
+            session.run("DELETE FROM minute WHERE device = ? AND minute < ?", (device, self._oldest_minute))
         rows: list[tuple[str, list[tuple[object, ...]]]] = [
             (_ADD_HOUR, [(device, *key, n) for key, n in sorted(self._hours.items())]),
+            (_ADD_MINUTE, [(device, *key, n) for key, n in sorted(self._minutes.items())]),
             (_ADD_NOTABLE, [(device, *row) for row in self._notable]),
             (_BEGIN_RUN, [(device, *row) for row in self._started]),
             (_END_RUN, [(device, *row) for row in self._ended]),
             (
                 _ADD_LISTENER,
                 [
-                    (device, *who, last_ms, 1, drops)
-                    for who, (drops, last_ms) in sorted(self._listeners.items())
+                    (device, *who, last_ms, runs, drops)
+                    for who, (runs, drops, last_ms) in sorted(self._listeners.items())
                 ],
             ),
         ]
@@ -188,6 +202,7 @@ class Extracts:
 
 
 _ADD_HOUR: Final = upsert("hour", ("device", "hour", "port", "outcome", "stage"), (), ("n",))
+_ADD_MINUTE: Final = upsert("minute", ("device", "minute", "port", "outcome", "stage"), (), ("n",))
 _ADD_NOTABLE: Final = (
     "INSERT INTO notable (device, topic, time_ms, stream, seq) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )

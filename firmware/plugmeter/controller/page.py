@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from plugmeter import __version__
 from plugmeter.controller import charts, queries, views, wording
+from plugmeter.controller.extracts import HOUR_MS
 from plugmeter.controller.receiver import ReceiverStatus
 from plugmeter.controller.store import Store, StoreTrouble
 from plugmeter.errors import PlugmeterError, UsageError
@@ -85,6 +86,7 @@ class Page:
             self._thread.join(_END_S)
         self._server.close()
         self._server.task_dispatcher.shutdown(timeout=_END_S)
+        wasyncore.close_all(self._map, ignore_all=True)  # connections that browsers keep open
 
     def _serve(self) -> None:
         while not self._stopping:
@@ -153,12 +155,12 @@ def create_app(
         now_ms = _now_ms()
         with store.reading() as session:
             found = queries.fleet(session, queries.hour_of(now_ms) - views.DAY_HOURS)
-        view = views.fleet(found, now_ms)
+        view = views.fleet(found, now_ms, _listening_ms(receiver()))
         return flask.render_template("fleet.html", fleet=view, **_frame(receiver, now_ms))
 
     @app.get("/device/<name>")
     def device(name: str) -> str:
-        found = _device_view(store, name, _span())
+        found = _device_view(store, name, _asked(), _listening_ms(receiver()))
         frame = {**_frame(receiver), **found}
         return flask.render_template("device.html", spans=views.SPANS, **frame)
 
@@ -167,31 +169,48 @@ def create_app(
         now_ms = _now_ms()
         with store.reading() as session:
             found = queries.fleet(session, queries.hour_of(now_ms) - views.DAY_HOURS)
-        return flask.jsonify(now_ms=now_ms, receiver=_receiver(receiver()), **views.fleet(found, now_ms))
+        status = receiver()
+        view = views.fleet(found, now_ms, _listening_ms(status))
+        return flask.jsonify(now_ms=now_ms, receiver=_receiver(status), **view)
 
     @app.get("/api/device/<name>")
     def api_device(name: str) -> flask.Response:
-        return flask.jsonify(**_device_view(store, name, _span()))
+        return flask.jsonify(**_device_view(store, name, _asked(), _listening_ms(receiver())))
 
     return app
 
 
-def _device_view(store: Store, name: str, span: int) -> dict[str, Any]:
+def _device_view(
+    store: Store, name: str, asked: views.Span | None, listening_ms: int | None
+) -> dict[str, Any]:
     now_ms = _now_ms()
     with store.reading() as session:
         row = queries.device(session, name)
         if row is None:
             flask.abort(404)
-        hours = queries.hours(session, row.id, queries.hour_of(now_ms) - span - views.SPANS[span][1])
+        # Of a device that is new a day shows little.
+        span = asked or views.SPANS[1 if now_ms - row.first_ms < HOUR_MS else views.DAY_HOURS]
+        if span.sum_minutes == 1:
+            sums = queries.minutes(session, row.id, queries.minute_of(now_ms) - 60 * span.hours)
+        else:
+            since = queries.hour_of(now_ms) - span.hours - span.column_minutes // 60
+            sums = queries.hours(session, row.id, since)
         documents = queries.documents(session, row.id)
         return {
             "now_ms": now_ms,
             "device": views.device(
-                row, documents, hours, queries.audit(session, row), span=span, now_ms=now_ms
+                row,
+                documents,
+                sums,
+                queries.audit(session, row),
+                span=span,
+                now_ms=now_ms,
+                listening_ms=listening_ms,
             ),
             "runs": views.runs(queries.runs(session, row.id, _MOST)),
             "losses": views.losses(queries.losses(session, row.id, _MOST)),
             "listeners": views.listeners(queries.listeners(session, row.id, _MOST)),
+            "gaps": views.diary(queries.noted(session, row.id, ("gap",), _MOST)),
             "link": views.diary(queries.noted(session, row.id, ("link",), _MOST)),
             "diary": views.diary(queries.noted(session, row.id, queries.DIARY, 2 * _MOST)),
             "tombstones": views.tombstones(queries.tombstones(session, row.id, _MOST)),
@@ -199,11 +218,14 @@ def _device_view(store: Store, name: str, span: int) -> dict[str, Any]:
         }
 
 
-def _span() -> int:
-    asked = flask.request.args.get("hours", "24")
+def _asked() -> views.Span | None:
+    """The time that is asked for; None where none is."""
+    asked = flask.request.args.get("hours")
+    if asked is None:
+        return None
     if asked not in map(str, views.SPANS):
         flask.abort(404)
-    return int(asked)
+    return views.SPANS[int(asked)]
 
 
 def _frame(receiver: Callable[[], ReceiverStatus], now_ms: int | None = None) -> dict[str, Any]:
@@ -219,6 +241,10 @@ def _receiver(status: ReceiverStatus) -> dict[str, Any]:
         "trouble": status.trouble,
         "counters": dict(status.counters),
     }
+
+
+def _listening_ms(status: ReceiverStatus) -> int | None:
+    return status.since_ms if status.state == "connected" else None
 
 
 def _plain(code: int, text: str) -> flask.Response:

@@ -131,8 +131,8 @@ def _said(name: str) -> Iterator[None]:
 
 
 def _line(error: psycopg.Error) -> str:
-    lines = str(error).strip().splitlines()
-    return " ".join(lines[-1].split()) if lines else type(error).__name__
+    lines = str(error).strip().splitlines()  # what is wrong comes first, hints after it
+    return " ".join(lines[0].split()) if lines else type(error).__name__
 
 
 def _without_password(url: str) -> str:

@@ -10,10 +10,10 @@ import msgspec
 
 from plugmeter.controller.audit import Finding, examine
 from plugmeter.controller.books import books_of
-from plugmeter.controller.extracts import HOUR_MS, LOSS
+from plugmeter.controller.extracts import HOUR_MS, LOSS, MINUTE_MS
 from plugmeter.controller.store import Session
 
-DIARY: Final = ("signal", "transition", "diagnosis", "health", "start", "stream", "command", "config", "gap")
+DIARY: Final = ("signal", "transition", "diagnosis", "health", "start", "stream", "command", "config")
 """Kinds of records that a device's page lists together, the latest first."""
 
 _DECODE: Final = msgspec.json.Decoder().decode
@@ -154,6 +154,15 @@ def hours(session: Session, device_id: int, since_hour: int) -> list[tuple[int, 
     return [(int(hour), port, outcome, stage, int(n)) for hour, port, outcome, stage, n in rows]
 
 
+def minutes(session: Session, device_id: int, since_minute: int) -> list[tuple[int, str, str, str, int]]:
+    """(minute, port, outcome, stage, n) of one device; of the last two hours only."""
+    rows = session.rows(
+        "SELECT minute, port, outcome, stage, n FROM minute WHERE device = ? AND minute >= ? ORDER BY minute",
+        (device_id, since_minute),
+    )
+    return [(int(minute), port, outcome, stage, int(n)) for minute, port, outcome, stage, n in rows]
+
+
 def runs(session: Session, device_id: int, most: int) -> list[RunRow]:
     """The latest runs, with what their report says of certificate and interval."""
     rows = session.rows(
@@ -223,6 +232,11 @@ def commands(
 def hour_of(time_ms: int) -> int:
     """Hours since 1970."""
     return time_ms // HOUR_MS
+
+
+def minute_of(time_ms: int) -> int:
+    """Minutes since 1970."""
+    return time_ms // MINUTE_MS
 
 
 def _noted(session: Session, device_id: int, topic: str, most: int) -> list[Noted]:

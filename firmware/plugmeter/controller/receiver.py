@@ -2,7 +2,7 @@
 
 One thread does all of it, one step after the other:
 
-    read -> gather (some 100 ms, 5,000 records) -> one transaction -> PUBACK and the message on the ack topic
+    read -> gather (some 100 ms, 1,000 records) -> one transaction -> PUBACK and the message on the ack topic
 
 So what waits in memory is bounded by the Receive Maximum that we give the broker: without our PUBACKs it
 sends no more. When the database fails, what was read is kept and tried again, and nothing is acknowledged.
@@ -38,7 +38,11 @@ from plugmeter.telemetry import acks, envelope, ranges
 from plugmeter.telemetry.ranges import Ranges
 from plugmeter.telemetry.topics import Topics, every_device
 
+GROUP_EVENTS: Final = 1_000
+"""So many are enough for a commit. A device has 20 messages of 100 records under way as a rule, and waits
+then: one that waited for all of them would be idle while the device is not, and the other way round."""
 MOST_EVENTS: Final = 5_000
+"""While the database is in trouble: beyond this, what its sender does not keep (QoS 0) is dropped."""
 MOST_BYTES: Final = 8 << 20
 LINGER_S: Final = 0.1
 """So long a message waits for others at most before it is committed."""
@@ -48,13 +52,15 @@ RECEIVE_MAXIMUM: Final = 50
 """Messages of QoS 1 that the broker may send before we have committed the first of them."""
 
 _PACKET_LIMIT_BYTES: Final = envelope.BATCH_LIMIT_BYTES + 65_536
-_UNREAD_LIMIT_BYTES: Final = 64 << 20
 _CONNACK_S: Final = 10.0
 _RETRY_S: Final = (0.5, 30.0)
 _REFUSED_S: Final = 10.0
 """Not sooner is tried again what a broker refused: it will hardly have changed its mind."""
 _DRAIN_S: Final = 5.0
 _TAKEN_OVER: Final = 0x8E
+_SHORT_LIFE_S: Final = 5.0
+"""Two connections in a row that broke so soon: somebody else may have our name. (mosquitto 2.0.11 throws a
+client out for another of its name without a DISCONNECT that would say so.)"""
 _KINDS: Final = ("status", "meta", "summary", "reported", "cmd")
 
 
@@ -113,8 +119,9 @@ class Receiver:
         self._attempt_at = 0.0
         self._connack_by = 0.0
         self._connected = False
+        self._connected_at = 0.0
+        self._short_lives = 0
         self._read: list[MQTTMessage] = []
-        self._read_bytes = 0
         self._arrivals = Arrivals()
         self._unacked: list[tuple[int, int]] = []
         self._gathering_since = 0.0
@@ -210,7 +217,12 @@ class Receiver:
         """Read and write as far as it goes without waiting, up to one group's worth."""
         if client.want_write():
             client.loop_write()
-        while client is self._client and self._room() and _readable(client.socket()):
+        while (
+            client is self._client
+            and self._may_read()
+            and not self._has_a_group()
+            and _readable(client.socket())
+        ):
             if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 break
             self._take()
@@ -218,12 +230,19 @@ class Receiver:
             client.loop_misc()
         self._take()
 
+    def _may_read(self) -> bool:
+        # While the database is in trouble the broker's pings must be read all the same.
+        return self._room() or bool(self._trouble)
+
+    def _has_a_group(self) -> bool:
+        return not self._trouble and self._arrivals.events >= GROUP_EVENTS
+
     def _room(self) -> bool:
         return self._arrivals.events < MOST_EVENTS and self._arrivals.payload_bytes < MOST_BYTES
 
     def _take(self) -> None:
         """Sort what paho has read."""
-        read, self._read, self._read_bytes = self._read, [], 0
+        read, self._read = self._read, []
         for message in read:
             now = time.monotonic()
             if not self._arrivals:
@@ -232,8 +251,8 @@ class Receiver:
             self._counters["messages"] += 1
             if message.qos:
                 self._unacked.append((message.mid, message.qos))
-            elif self._trouble and not self._room():
-                self._counters["dropped"] += 1  # QoS 0 knows no Receive Maximum; its device still has it
+            if self._trouble and not self._room():
+                self._counters["dropped"] += 1  # not acknowledged: its device still has it
                 continue
             try:
                 topic = message.topic
@@ -248,6 +267,7 @@ class Receiver:
             return False
         return (
             not self._room()
+            or self._has_a_group()
             or len(self._unacked) >= RECEIVE_MAXIMUM
             or now >= self._gathering_since + self._linger_s
             or now >= self._last_read + QUIET_S
@@ -318,6 +338,7 @@ class Receiver:
                 clean_start=True, properties=properties,
             )  # fmt: skip
         except (OSError, ValueError) as error:  # ValueError: a host name that cannot be one (idna)
+            self._short_lives = 0  # nobody is there at all
             self._lost(_reason(error), 0.0)
             return
         self._client = client
@@ -366,6 +387,7 @@ class Receiver:
             self._lost(f"the broker refuses: {_words(code)}", _REFUSED_S)
             return
         self._connected = True
+        self._connected_at = time.monotonic()
         self._counters["connects"] += 1
         self._tell(f"connected to {self._settings.name} as {self._client_id}")
         self._change("connected", "")
@@ -404,11 +426,14 @@ class Receiver:
             return
         if self._stopping and not code.is_failure:
             self._drop()
-        elif code.value == _TAKEN_OVER:
-            self._lost(
-                f"another client uses the client id {self._client_id}: give each controller a --client-id",
-                _REFUSED_S,
-            )
+            return
+        short = self._connected and time.monotonic() - self._connected_at < _SHORT_LIFE_S
+        self._short_lives = self._short_lives + 1 if short else 0
+        twin = f"another client uses the client id {self._client_id}: give each controller a --client-id"
+        if code.value == _TAKEN_OVER:
+            self._lost(twin, _REFUSED_S)
+        elif self._short_lives >= 2:
+            self._lost(f"it breaks as soon as it is made; perhaps {twin}", _REFUSED_S)
         else:
             self._lost(f"the connection broke ({_words(code)})", 0.0)
 

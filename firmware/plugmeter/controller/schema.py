@@ -3,8 +3,9 @@
 ``record`` holds every record, by stream and number: its primary key is what makes a record arrive once in
 effect. ``coverage`` says in ranges which numbers are there (``record`` and ``tombstone`` apart), so that
 one transaction can tell the new from the known without looking at each; the audit checks it against
-``record``. ``hour``, ``notable``, ``run`` and ``listener`` are what the page shows, kept in the same
-transaction as the records, so that they agree with them, and the page is quick however many there are.
+``record``. ``hour``, ``minute`` (of the last two hours only), ``notable``, ``run`` and ``listener`` are what
+the page shows, kept in the same transaction as the records, so that they agree with them, and the page is
+quick however many there are.
 
 Times are milliseconds since 1970 (``_ms``): those of a record are its device's, ``received_ms`` is ours.
 """
@@ -137,6 +138,15 @@ CREATE TABLE hour (
   stage TEXT NOT NULL,
   n BIGINT NOT NULL,
   PRIMARY KEY (device, hour, port, outcome, stage)
+){clustered};
+CREATE TABLE minute (
+  device BIGINT NOT NULL,
+  minute BIGINT NOT NULL,
+  port TEXT NOT NULL,
+  outcome TEXT NOT NULL,
+  stage TEXT NOT NULL,
+  n BIGINT NOT NULL,
+  PRIMARY KEY (device, minute, port, outcome, stage)
 ){clustered};
 CREATE INDEX hour_by_time ON hour (hour, device, outcome, n);
 CREATE TABLE run (

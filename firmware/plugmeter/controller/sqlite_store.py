@@ -34,9 +34,12 @@ class SqliteStore(Store):
         return _SqliteConnection(self._path)
 
     def _prepare(self) -> None:
+        with self.reading() as session:
+            marks = _marks(session)
+        if marks == (schema.APPLICATION_ID, schema.VERSION):
+            return  # an audit of a database that is in use waits for nobody
         with self.writing() as session:
-            ((application,),) = session.rows("PRAGMA application_id")
-            ((version,),) = session.rows("PRAGMA user_version")
+            application, version = _marks(session)
             ((tables,),) = session.rows("SELECT count(*) FROM sqlite_master")
             if application != schema.APPLICATION_ID and (application or tables):
                 raise UsageError(f"{self._path} is a database of another program: name another file")
@@ -49,6 +52,12 @@ class SqliteStore(Store):
                 session.run(statement)
             session.run(f"PRAGMA application_id = {schema.APPLICATION_ID}")
             session.run(f"PRAGMA user_version = {schema.VERSION}")
+
+
+def _marks(session: Session) -> tuple[int, int]:
+    ((application,),) = session.rows("PRAGMA application_id")
+    ((version,),) = session.rows("PRAGMA user_version")
+    return application, version
 
 
 class _SqliteConnection:

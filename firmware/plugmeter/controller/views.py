@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from plugmeter.controller import queries
+from plugmeter.controller import queries, wording
 from plugmeter.controller.audit import Finding
+from plugmeter.controller.extracts import MINUTE_MS
 from plugmeter.controller.queries import DeviceRow, Fleet, Noted, RunRow
 from plugmeter.measure import statistics
 from plugmeter.reporting.words import LOSS_STAGES
@@ -21,27 +23,52 @@ View: TypeAlias = dict[str, Any]
 SILENT_MS: Final = 30_000
 """A device that is online tells its summary every 5 s; after so long without a word it is silent."""
 DAY_HOURS: Final = 24
-SPANS: Final[Mapping[int, tuple[str, int]]] = {24: ("day", 1), 168: ("week", 6), 720: ("month", 24)}
-"""Hours that a device's page may show: their name, and how many make one column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time that a device's page may show."""
+
+    hours: int
+    name: str
+    words: str
+    """After a number of things: ``in the last hour``."""
+    sum_minutes: int
+    """How long each of the sums is that it is made of: those by the minute or those by the hour."""
+    column_minutes: int
+
+
+SPANS: Final[Mapping[int, Span]] = {
+    span.hours: span
+    for span in (
+        Span(1, "hour", "in the last hour", 1, 1),
+        Span(24, "day", "in the last 24 hours", 60, 60),
+        Span(168, "week", "in the last 7 days", 60, 360),
+        Span(720, "month", "in the last 30 days", 60, 1_440),
+    )
+}
+"""By hours."""
 
 _SEVERITY: Final = {"lost": 0, "silent": 1, "unknown": 2, "stopped": 3, "online": 4}
 _STAGES: Final = tuple(LOSS_STAGES)
 
 
-def state_of(row: DeviceRow, status: Mapping[str, Any] | None, now_ms: int) -> str:
-    """online, silent, stopped, lost, or unknown where no status was ever heard."""
+def state_of(row: DeviceRow, status: Mapping[str, Any] | None, now_ms: int, listening_ms: int | None) -> str:
+    """online, silent, stopped, lost, or unknown where no status was ever heard.
+
+    ``listening_ms`` is since when we hear devices at all, None while we do not: then nobody is called silent.
+    """
     told = status.get("state") if status else None
     if told not in ("online", "stopped", "lost"):
         return "unknown"
-    if told == "online" and (row.heard_ms is None or now_ms - row.heard_ms > SILENT_MS):
-        return "silent"
+    if told == "online" and listening_ms is not None:
+        return "silent" if now_ms - max(row.heard_ms or 0, listening_ms) > SILENT_MS else "online"
     return str(told)
 
 
-def fleet(found: Fleet, now_ms: int) -> View:
+def fleet(found: Fleet, now_ms: int, listening_ms: int | None) -> View:
     """The fleet's view: the worst first."""
-    hour = queries.hour_of(now_ms)
-    rows = [_fleet_row(found, row, now_ms, hour) for row in found.devices]
+    rows = [_fleet_row(found, row, now_ms, listening_ms) for row in found.devices]
     rows.sort(key=lambda row: (_SEVERITY[row["state"]], not row["faults"], row["name"]))
     totals = certified(
         sum(row.runs for row in found.devices),
@@ -61,14 +88,15 @@ def fleet(found: Fleet, now_ms: int) -> View:
     }
 
 
-def _fleet_row(found: Fleet, row: DeviceRow, now_ms: int, hour: int) -> View:
+def _fleet_row(found: Fleet, row: DeviceRow, now_ms: int, listening_ms: int | None) -> View:
+    hour = queries.hour_of(now_ms)
     documents = found.documents.get(row.id, {})
     status = documents.get("status")
     trend = found.hours.get(row.id, {})
     hours = [(each, *trend.get(each, (0, 0))) for each in range(hour - DAY_HOURS + 1, hour + 1)]
     listener = found.listeners.get(row.id)
     return {
-        **_presence(row, status, now_ms),
+        **_presence(row, status, now_ms, listening_ms),
         **_backlog(documents.get("summary")),
         "trend": [{"hour": at, "verdicts": total, "lost": lost} for at, total, lost in hours],
         "verdicts_day": sum(total for _, total, _ in hours),
@@ -81,10 +109,12 @@ def _fleet_row(found: Fleet, row: DeviceRow, now_ms: int, hour: int) -> View:
     }
 
 
-def _presence(row: DeviceRow, status: tuple[int, Mapping[str, Any]] | None, now_ms: int) -> View:
+def _presence(
+    row: DeviceRow, status: tuple[int, Mapping[str, Any]] | None, now_ms: int, listening_ms: int | None
+) -> View:
     return {
         "name": row.name,
-        "state": state_of(row, status[1] if status else None, now_ms),
+        "state": state_of(row, status[1] if status else None, now_ms, listening_ms),
         "state_ms": status[0] if status else None,
         "reason": _text(status[1].get("reason")) if status else "",
         "heard_ms": row.heard_ms,
@@ -142,20 +172,21 @@ def _run(row: RunRow) -> View:
 def device(
     row: DeviceRow,
     documents: Mapping[str, tuple[int, Mapping[str, Any]]],
-    hours: Sequence[tuple[int, str, str, str, int]],
+    sums: Sequence[tuple[int, str, str, str, int]],
     findings: Sequence[Finding],
     *,
-    span: int,
+    span: Span,
     now_ms: int,
+    listening_ms: int | None,
 ) -> View:
-    """The head of a device's view, and its losses over ``span`` hours."""
+    """The head of a device's view, and its losses over ``span``."""
     meta = documents.get("meta", (0, {}))[1]
     summary = documents.get("summary")
     health = summary[1].get("health", {}) if summary else {}
     run = summary[1].get("run") if summary else None
     reported = documents.get("reported")
     return {
-        **_presence(row, documents.get("status"), now_ms),
+        **_presence(row, documents.get("status"), now_ms, listening_ms),
         **_backlog(summary),
         "stage": _text(summary[1].get("stage")) if summary else "",
         "meta": {
@@ -178,7 +209,7 @@ def device(
         "certified": certified(row.runs, row.runs_valid, row.decided_valid, row.lost_valid),
         "reported": {"received_ms": reported[0], **reported[1]} if reported else None,
         "streams": [_stream(finding) for finding in findings],
-        "over_time": over_time(hours, span, now_ms),
+        "over_time": over_time(sums, span, now_ms),
     }
 
 
@@ -200,26 +231,37 @@ def _stream(finding: Finding) -> View:
     }
 
 
-def over_time(hours: Sequence[tuple[int, str, str, str, int]], span: int, now_ms: int) -> View:
-    """Losses by stage in columns of equal length, and by port and stage."""
-    width = SPANS[span][1]
-    last = queries.hour_of(now_ms) // width
-    first = last - span // width + 1
+def over_time(sums: Sequence[tuple[int, str, str, str, int]], span: Span, now_ms: int) -> View:
+    """Losses by stage in columns of equal length, and by port and stage. ``sums`` as the span wants them."""
+    width = span.column_minutes
+    width_ms = width * MINUTE_MS
+    each_column = width // span.sum_minutes
+    last = now_ms // width_ms
+    first = last - span.hours * 60 // width + 1
     columns: dict[int, View] = {
-        at: {"start_ms": at * width * 3_600_000, "hours": width, "verdicts": 0, "lost": 0, "stages": {}}
+        at: {"start_ms": at * width_ms, "minutes": width, "verdicts": 0, "lost": 0, "stages": {}}
         for at in range(first, last + 1)
     }
     ports: dict[str, View] = defaultdict(
-        lambda: {"verdicts": 0, "lost": 0, "late": 0, "stages": {}, "trend": dict.fromkeys(columns, 0)}
+        lambda: {
+            "verdicts": 0,
+            "lost": 0,
+            "late": 0,
+            "stages": {},
+            "trend": dict.fromkeys(columns, 0),
+            "seen": dict.fromkeys(columns, False),
+        }
     )
     stages: set[str] = set()
-    for hour, port, outcome, stage, n in hours:
-        column = columns.get(hour // width)
+    for number, port, outcome, stage, n in sums:
+        at = number // each_column
+        column = columns.get(at)
         if column is None:
             continue
         at_port = ports[port]
         for each in (column, at_port):
             each["verdicts"] += n
+        at_port["seen"][at] = True
         at_port["late"] += n if outcome == "late" else 0
         if outcome != "lost":
             continue
@@ -228,12 +270,17 @@ def over_time(hours: Sequence[tuple[int, str, str, str, int]], span: int, now_ms
         for each in (column, at_port):
             each["lost"] += n
             each["stages"][stage] = each["stages"].get(stage, 0) + n
-        at_port["trend"][hour // width] += n
+        at_port["trend"][at] += n
     return {
-        "span": span,
+        "span": span.hours,
         "columns": list(columns.values()),
         "ports": [
-            {"port": port, **found, "trend": list(found["trend"].values())}
+            {
+                "port": port,
+                **found,
+                "trend": list(found["trend"].values()),
+                "seen": list(found["seen"].values()),
+            }
             for port, found in sorted(ports.items(), key=lambda item: (-item[1]["lost"], _natural(item[0])))
         ],
         "stages": [stage for stage in _STAGES if stage in stages],
@@ -282,7 +329,7 @@ def _told(kind: str, data: Mapping[str, Any]) -> str:
                 f"uid {_text(get('uid'))}) while {_text(get('stage'))}"
             )
         case "transition":
-            return f"{_text(get('from'))} → {_text(get('to'))}: {_text(get('reason'))}"
+            return f"{_text(get('from'))} → {_text(get('to'))}{_because(data)}"
         case "diagnosis":
             return (
                 f"{_text(get('finding'))} {_text(get('state'))} ({_text(get('worker'))}): "
@@ -290,16 +337,18 @@ def _told(kind: str, data: Mapping[str, Any]) -> str:
             )
         case "gap":
             count = get("count")
-            return (
-                f"{_text(get('witness'))} lost {'an unknown number of' if count is None else _text(count)} "
-                f"records: {_text(get('cause'))}"
-            )
+            many = "an unknown number of records" if count is None else f"{_text(count)} records"
+            return f"{_text(get('witness'))} lost {'1 record' if count == 1 else many}: {_text(get('cause'))}"
         case "command":
-            reason = f": {_text(get('reason'))}" if get("reason") else ""
-            return f"{_text(get('op'))} {_text(get('state'))}{reason}"
+            return f"{_text(get('op'))} {_text(get('state'))}{_because(data)}"
         case "config":
-            reason = f": {_text(get('reason'))}" if get("reason") else ""
-            return f"{_text(get('id'))} {_text(get('state'))}{reason}"
+            whose = _text(get("id")) or "its own file"
+            return f"{whose} {_text(get('state')).replace('_', ' ')}{_because(data)}"
+        case "health":
+            return (
+                f"{_text(get('stage'))}{_because(data)}; up {wording.duration(get('uptime_s'))}, "
+                f"{wording.size(get('rss_bytes'))} of memory, {wording.count(get('backlog'))} pending"
+            )
         case "start":
             if get("clean"):
                 return "started after an orderly end"
@@ -310,6 +359,11 @@ def _told(kind: str, data: Mapping[str, Any]) -> str:
             return f"a new stream began ({_text(get('reason'))})"
         case _:
             return _listed(data).strip(" ()")
+
+
+def _because(data: Mapping[str, Any]) -> str:
+    """The reason, where there is one."""
+    return f": {_text(data['reason'])}" if data.get("reason") else ""
 
 
 def _listed(details: object) -> str:

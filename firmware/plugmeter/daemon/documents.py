@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from plugmeter import __version__
-from plugmeter.lifecycle.audit import rfc3339
 from plugmeter.lifecycle.figures import Figures
+from plugmeter.moments import rfc3339
 from plugmeter.sections import Config
 from plugmeter.telemetry.record import Account
 
@@ -22,14 +22,14 @@ def status(state: str, stream: str, time_ns: int, reason: str | None = None) -> 
     return _ENCODE({"state": state, "stream": stream, "time": rfc3339(time_ns), "reason": reason})
 
 
-def meta(config: Config, ports: Sequence[str], host: dict[str, str]) -> bytes:
-    """What the device is."""
+def meta(config: Config, rig: str, ports: Sequence[str], host: dict[str, str]) -> bytes:
+    """What the device is. ``rig`` and ``ports`` are those of the latest run, if there was one."""
     return _ENCODE(
         {
             "version": __version__,
             "host": host,
             "ports": list(ports),
-            "rig": config.daemon.rig,
+            "rig": rig,
             "capabilities": list(config.commands.accept),
             "schema": "v1",
         }
@@ -79,6 +79,7 @@ def summary(figures: Figures, account: Account, run_id: str, time_ns: int) -> by
                 "tombstoned": account.tombstoned,
                 "pending": account.pending,
                 "oldest_pending": account.oldest_pending,
+                "unannounced": account.unannounced,
             },
             "run": run,
             "health": {

@@ -59,9 +59,7 @@ class Observer:
     def headline(self) -> str:
         """For ``systemctl status``, in ASCII."""
         figures = self.figures()
-        parts = [headline(figures.findings)]
-        if figures.outbox is not None and figures.outbox.trouble:
-            parts.append(f"outbox: {figures.outbox.trouble}")
+        parts = [headline(figures.findings), *self._service.troubles()]
         run, outbox, link = figures.run, figures.outbox, figures.link
         if run is not None:
             parts.append(f"run {run.state}" + (f" ({run.rig})" if run.rig else ""))
@@ -89,6 +87,7 @@ class Observer:
             stuck_s=service.config.lifecycle.stuck_s,
             signals=dict(service.signals),
             discards=dict(service.discards()),
+            commands=dict(service.commands()),
             http=service.http_counters(),
             drains=dict(service.drain_counts),
             last_errors=service.errors.lines(),
@@ -217,6 +216,7 @@ def _link_figures(service: Service) -> LinkFigures | None:
         breaker=status.breaker,
         counters={
             **status.counters,
+            **{f"inbound_{name}": count for name, count in service.heard.items()},
             "sent": status.sent,
             "resent": status.resent,
             "tls_failures": status.tls_failures,

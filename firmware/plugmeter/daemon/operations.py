@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from plugmeter.errors import PlugmeterError
 from plugmeter.runner.proof import selftest, without_reports
+from plugmeter.telemetry.commands.operations import Interrupted
 
 LOG: Final = logging.getLogger("plugmeter.operations")
 
@@ -56,10 +57,14 @@ class DaemonOperations:
 
     def selftest(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Provoke a known loss, and tell whether it was named."""
-        if SELFTEST_SOCKET.exists():
-            result = self._selftest_by_socket()
-        else:
-            result = selftest(arguments, tick=lambda: not self._daemon.is_stopping)
+        try:
+            if SELFTEST_SOCKET.exists():
+                result = self._selftest_by_socket()
+            else:
+                result = selftest(arguments, tick=lambda: not self._daemon.is_stopping)
+        except PlugmeterError:
+            self._unless_stopping()
+            raise
         result = without_reports(result)
         if not result.get("passed"):
             failed = [str(part.get("name", "?")) for part in result["parts"] if not part.get("passed")]
@@ -88,23 +93,36 @@ class DaemonOperations:
         raise PlugmeterError("this installation has no hardware tests; they come with the firmware image")
 
     def _main(self, function: Callable[[], Result]) -> Result:
-        return self._wait(self._daemon.call(function), BEGIN_S)
+        try:
+            future = self._daemon.call(function)
+        except PlugmeterError:
+            self._unless_stopping()
+            raise
+        return self._wait(future, BEGIN_S)
 
     def _wait(self, future: Future[Result], limit_s: float) -> Result:
-        """The Future's result; PlugmeterError where the daemon stops first or it takes too long."""
+        """The Future's result; Interrupted where the daemon stops first, PlugmeterError where it takes too
+        long."""
         until = time.monotonic() + limit_s
         while True:
             try:
                 return future.result(timeout=0.5)
             except CancelledError:
-                raise PlugmeterError("the daemon is stopping") from None
+                raise Interrupted("the daemon is stopping") from None
+            except PlugmeterError:
+                self._unless_stopping()
+                raise
             except FutureTimeoutError:
                 if future.done():
                     raise  # the operation's own
-                if self._daemon.is_stopping:
-                    raise PlugmeterError("the daemon is stopping") from None
+                self._unless_stopping()
                 if time.monotonic() > until:
                     raise PlugmeterError(f"nothing came of it within {limit_s:g} s") from None
+
+    def _unless_stopping(self) -> None:
+        """What fails because the daemon ends has not failed."""
+        if self._daemon.is_stopping:
+            raise Interrupted("the daemon is stopping") from None
 
     def _selftest_by_socket(self) -> dict[str, Any]:
         until = time.monotonic() + SELFTEST_S
@@ -117,8 +135,7 @@ class DaemonOperations:
                     try:
                         part = asked.recv(65_536)
                     except TimeoutError:
-                        if self._daemon.is_stopping:
-                            raise PlugmeterError("the daemon is stopping") from None
+                        self._unless_stopping()
                         if time.monotonic() > until:
                             raise PlugmeterError(f"it did not end within {SELFTEST_S:g} s") from None
                         continue

@@ -9,11 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from plugmeter import config as configuration
 from plugmeter.daemon import documents, preflight
+from plugmeter.daemon.hearing import Hearing
 from plugmeter.daemon.observation import Observer
 from plugmeter.daemon.operations import DaemonOperations
 from plugmeter.daemon.recorder import Recorder
@@ -33,19 +35,23 @@ from plugmeter.lifecycle.stages import Event, Stage
 from plugmeter.progress import Progress
 from plugmeter.sections import Config
 from plugmeter.telemetry import acks, discovery, envelope
+from plugmeter.telemetry.commands.journal import FILE_NAME as COMMANDS_NAME
 from plugmeter.telemetry.commands.journal import Journal
+from plugmeter.telemetry.commands.message import Verify
 from plugmeter.telemetry.commands.operator import Operator
 from plugmeter.telemetry.commands.signing import PublicKey, load_public_key
 from plugmeter.telemetry.desired_keeper import FILE_NAME, DesiredKeeper
-from plugmeter.telemetry.link import Inbound, Link, LinkSettings, LinkState
-from plugmeter.telemetry.outbox import Outbox, limits_of
-from plugmeter.telemetry.topics import Topics, device_of, parse
+from plugmeter.telemetry.link import Link, LinkSettings, LinkState
+from plugmeter.telemetry.outbox import DATABASE_NAME, Outbox, limits_of
+from plugmeter.telemetry.topics import Topics, device_of
 
 LOG: Final = logging.getLogger("plugmeter.daemon")
 
 Result = TypeVar("Result")
 
 SUMMARY_S: Final = 5
+DRAIN_COMMIT_S: Final = 0.02
+"""How far apart the outbox commits while draining, at most."""
 HEALTH_S: Final = 900
 """How often the snapshot of a daemon that goes on is written: seldom, for the card's sake."""
 _COURTESY_S: Final = 0.5
@@ -87,8 +93,12 @@ class Service:
         self._served_before: Counter[str] = Counter()
         """Of metrics servers that are no more."""
         self._observer: Observer | None = None
+        self._key: PublicKey | None = None
+        self._told_meta = b""
+        self._told_stream = ""
         self._log_until_ns = 0
         self._ticks = 0
+        self._plugger: tuple[str, tuple[str, ...]] | None = None
         self._stopping = False
         self._flushed = False
         """Whether all that was there when the drain began is on the disk."""
@@ -101,6 +111,13 @@ class Service:
             drains=DrainMemory(self._state / "drains.json", LOG.warning),
             audit=self._audit,
         )
+        self._hearing = Hearing(
+            self._topics,
+            command=lambda message: self._operator.handle(message) if self._operator is not None else None,
+            desire=self._desire,
+            birth=self._publish_meta,  # Home Assistant has started: it wants to hear of us again
+            call=self.conductor.call,
+        )
 
     def run(self) -> int:
         """From the first stage to the last; the exit status."""
@@ -111,7 +128,7 @@ class Service:
     def start(self) -> Iterator[str]:
         """Bring everything up."""
         yield "opening the outbox"
-        outbox = Outbox(self._state / "outbox.sqlite", limits_of(self._config.outbox), LOG.warning)
+        outbox = Outbox(self._state / DATABASE_NAME, limits_of(self._config.outbox), LOG.warning)
         self._outbox = outbox
         self._recorder.attach(outbox)
         outbox.on_commit(self.conductor.wake)
@@ -123,8 +140,11 @@ class Service:
         yield "looking for a configuration that is on trial"
         self._desired = self._new_keeper()
         self._config = self._desired.start()
+        if self._desired.set_aside is not None:
+            LOG.warning("what was kept of desired configurations is damaged: it is set aside as %s",
+                        self._desired.set_aside)  # fmt: skip
         yield "opening the journal of commands"
-        self._journal = Journal(self._state / "commands.sqlite", time.time_ns())
+        self._journal = Journal(self._state / COMMANDS_NAME, time.time_ns(), tell=LOG.warning)
         yield "starting the metrics"
         self._observer = Observer(self)
         self._open_metrics()
@@ -147,13 +167,11 @@ class Service:
             raise PlugmeterError("there is no configuration file to read again")
         base = configuration.load(self._path, again=True)
         key = _public_key(base)
-        assert self._desired is not None
-        self._adopt(self._desired.preview(base))
-        self._base = base
-        self._desired.trust(key.verify if key is not None else None)
-        self._desired.rebase(base)
-        if self._operator is not None:
-            self._operator.configure(base.commands.accept, key)
+        assert self._desired is not None and self._operator is not None
+        self._adopt(self._desired.preview(base), forgiving=True)
+        self._base, self._key = base, key
+        self._desired.rebase(base, _verify(key))
+        self._operator.configure(base.commands.accept, key)
         if self._link is not None:
             self._publish_meta()
 
@@ -178,6 +196,12 @@ class Service:
         if self._runs is not None:
             self._runs.kill()  # one that has not ended by itself has had its time
         self._tell_health()
+        if self._outbox is not None:
+            # From here on each acknowledgement is waited for; grouping them for the card's sake would cost
+            # the end of the drain the rest of an interval.
+            limits = limits_of(self._config.outbox)
+            interval_s = min(limits.commit_interval_s, DRAIN_COMMIT_S)
+            self._outbox.set_limits(replace(limits, commit_interval_s=interval_s))
         if self._link is not None:
             self._link.drain(cap_ns)
 
@@ -262,12 +286,18 @@ class Service:
                 self._reopen_metrics()
         if self._desired is not None and self.conductor.stage is Stage.RUNNING:
             self._look_for_the_controller(self._desired)
+            self._hearing.look()
             self._desired.tick()
         if self._log_until_ns and time.monotonic_ns() >= self._log_until_ns:
             self._log_until_ns = 0
             journal.set_level(self._config.daemon.log_level)
+        if self._link is not None and self._stream != self._told_stream:
+            self._told_stream = self._stream
+            self._link.kick("another stream began: status and last will are to name it")
         if self._ticks % SUMMARY_S == 0:
             self._publish_summary()
+            if self._meta() != self._told_meta:  # the ports are known once the run has begun
+                self._publish_meta()
         if self._ticks % HEALTH_S == 0:
             self._write_health("it was time")
 
@@ -367,7 +397,31 @@ class Service:
         found = Counter(self._recorder.discards)
         if self._runs is not None:
             found.update(self._runs.discards)
+        found.update({f"inbound_{name}": self.heard[name] for name in ("strange", "desired_replaced")})
+        if self._desired is not None:
+            found.update(
+                {f"desired_{name}": self._desired.counters[name] for name in ("refused", "deferred")}
+            )
         return found
+
+    @property
+    def heard(self) -> Counter[str]:
+        """What came in from the broker, by what it was."""
+        return self._hearing.counters
+
+    def troubles(self) -> list[str]:
+        """What cannot be done just now, a line each."""
+        return [
+            f"{name}: {part.trouble}"
+            for name, part in (
+                ("outbox", self._outbox), ("commands", self._operator), ("desired", self._desired),
+            )
+            if part is not None and part.trouble is not None
+        ]  # fmt: skip
+
+    def commands(self) -> Counter[str]:
+        """What came in as commands, and what became of it."""
+        return Counter(self._operator.counters if self._operator is not None else {})
 
     def http_counters(self) -> dict[str, int]:
         """Connections to the metrics so far, by what became of them."""
@@ -408,15 +462,14 @@ class Service:
 
     def _new_operator(self) -> Operator:
         assert self._journal is not None
-        commands = self._config.commands
         return Operator(
             self._journal,
             self._topics,
             self.device,
-            commands.accept,
-            _public_key(self._base),
+            self._base.commands.accept,
+            self._key,
             DaemonOperations(self),
-            self._publish,
+            self._answer,
             self._recorder.keep,
             withdrawn=self._withdraw,
         )
@@ -429,7 +482,7 @@ class Service:
             self._outbox,
             self._topics,
             client_id=f"plugmeter-{self.device}",
-            inbox=self._inbound,
+            inbox=self._hearing.take,
             diary=lambda event, details: self._recorder.keep("link", {"event": event, "details": details}),
             documents=self._link.documents if self._link is not None else None,
             encode=envelope.batch,
@@ -438,6 +491,8 @@ class Service:
             will=lambda: documents.status("lost", self._stream, time.time_ns()),
         )
         self._link = link
+        self._told_stream = self._stream
+        self._hearing.prefix = settings.discovery_prefix
         self._publish_meta()
         if self._desired is not None:
             self._publish_reported(self._desired.report())
@@ -471,27 +526,13 @@ class Service:
         else:
             self._metrics_trouble = ""
 
-    def _inbound(self, inbound: Inbound) -> None:
-        """A message of the broker, on the link's thread."""
-        found = parse(inbound.topic)
-        if found is None:  # Home Assistant has started: it wants to hear of us again
-            if inbound.payload == b"online":
-                self._publish_meta()
-        elif found.kind == "cmd":
-            if self._operator is not None:
-                self._operator.handle(inbound)
-        elif found.kind == "desired":
-            try:
-                self.conductor.call(lambda: self._desire(inbound.payload)).add_done_callback(_told)
-            except PlugmeterError as error:
-                LOG.warning("a desired configuration was not looked at: %s", error)
-
     def _desire(self, payload: bytes) -> None:
         if self._desired is not None and not self._stopping:
             self._desired.desire(payload)
 
-    def _adopt(self, new: Config) -> None:
-        """Put a configuration into effect. PlugmeterError: the old one is, still, all of it."""
+    def _adopt(self, new: Config, *, forgiving: bool = False) -> None:
+        """Put a configuration into effect. PlugmeterError: the old one is, still, all of it. ``forgiving``:
+        an open breaker is closed."""
         old = self._config
         for name in ("device", "state_directory"):
             if getattr(new.daemon, name) != getattr(old.daemon, name):
@@ -500,6 +541,8 @@ class Service:
         metrics = self._metrics
         if new.daemon.metrics != old.daemon.metrics:
             metrics = self._metrics_at(new.daemon.metrics)
+        # A breaker that is open waits for a person, and who reloads is one: the files are read anew.
+        forgiven = forgiving and self._link is not None and self._link.status().state is LinkState.BROKEN
         # From here on nothing fails.
         self._config = new
         self.conductor.timing = _timing(new)
@@ -516,7 +559,7 @@ class Service:
                 metrics.start()
         if self._observer is not None:
             self._observer.configure(new)
-        if new.mqtt != old.mqtt:
+        if new.mqtt != old.mqtt or forgiven:
             self._change_link()
 
     def _try(self, new: Config) -> None:
@@ -553,12 +596,12 @@ class Service:
             keeper.reached(status.since_ns)
 
     def _new_keeper(self) -> DesiredKeeper:
-        key = _public_key(self._base)
+        self._key = _public_key(self._base)
         return DesiredKeeper(
             self._state / FILE_NAME,
             self._base,
             device=self.device,
-            verify=key.verify if key is not None else None,
+            verify=_verify(self._key),
             apply=self._try,
             publish=self._publish_reported,
             record=self._recorder.keep,
@@ -570,6 +613,11 @@ class Service:
         if self._link is not None:
             self._link.set_document(topic, payload)
 
+    def _answer(self, topic: str, payload: bytes) -> None:
+        """The state of a command. There will be any number of them; the journal has them all."""
+        if self._link is not None:
+            self._link.set_document(topic, payload, passing=True)
+
     def _withdraw(self, topic: str) -> None:
         if self._link is not None:
             self._link.remove_document(topic)
@@ -577,15 +625,20 @@ class Service:
     def _publish_reported(self, payload: bytes) -> None:
         self._publish(self._topics.reported, payload)
 
-    def _publish_meta(self) -> None:
+    def _meta(self) -> bytes:
         ready = self._runs.ready if self._runs is not None else None
-        ports = ready.ports if ready else tuple(port.name for port in self._config.ports)
-        meta = documents.meta(self._config, ports, documents.host())
+        if ready is not None:
+            self._plugger = ready.rig, ready.ports
+        # Between two runs it is as in the last one.
+        configured = self._config.daemon.rig, tuple(port.name for port in self._config.ports)
+        rig, ports = self._plugger or configured
+        return documents.meta(self._config, rig, ports, documents.host())
+
+    def _publish_meta(self) -> None:
+        meta = self._told_meta = self._meta()
         self._publish(self._topics.meta, meta)
-        if self._config.mqtt.discovery_prefix:
-            topic, payload = discovery.config(
-                self.device, json.loads(meta), prefix=self._config.mqtt.discovery_prefix
-            )
+        if self._hearing.prefix:
+            topic, payload = discovery.config(self.device, json.loads(meta), prefix=self._hearing.prefix)
             self._publish(topic, payload)
 
     def _publish_summary(self) -> None:
@@ -604,15 +657,14 @@ class Service:
             LOG.warning("the health snapshot cannot be written: %s", error.strerror or error)
 
 
-def _told(future: Future[None]) -> None:
-    """Nobody waits for it: a defect must not end here unseen."""
-    if not future.cancelled() and (error := future.exception()) is not None:
-        LOG.error("a desired configuration was not looked at: a defect", exc_info=error)
-
-
 def _public_key(config: Config) -> PublicKey | None:
+    """Of who may command. Raises UsageError."""
     name = config.commands.public_key_file
     return load_public_key(Path(name)) if name else None
+
+
+def _verify(key: PublicKey | None) -> Verify | None:
+    return key.verify if key is not None else None
 
 
 def _timing(config: Config) -> Timing:

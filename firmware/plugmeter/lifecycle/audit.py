@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import ClassVar, Final
 
 from plugmeter.lifecycle.stages import Event, Stage
+from plugmeter.moments import rfc3339
 
 SIGNAL_MESSAGE_ID: Final = "451e5ab68fb44f899d1e9d9f7ac3b77b"
 
@@ -131,10 +131,3 @@ class TransitionMade:
 
 
 Audited = SignalReceived | TransitionMade
-
-
-def rfc3339(time_ns: int) -> str:
-    """Wall time as RFC 3339 in UTC, to the microsecond. Raises OverflowError beyond the year 9999."""
-    return (
-        datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    )

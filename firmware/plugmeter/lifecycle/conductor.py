@@ -94,6 +94,9 @@ POLL_S: Final = 0.01
 """How often conditions are asked for in the stages that wait for one; ``wake()`` is quicker."""
 
 TICK_NS: Final = SECOND_NS
+CLOSING_S: Final = 0.05
+"""What a drain leaves of its time for closing: the last commit, the snapshot, each synced to the disk."""
+
 GOODBYE_S: Final = 1.0
 """What saying goodbye may take after a drain that got everything out."""
 
@@ -414,8 +417,8 @@ class Conductor:
             self._ask("end_intake", self._actions.end_intake, None)
         elif stage is Stage.DRAINING and self.deadline is not None:
             deadline = self.deadline
-            self._drain_s = self._drains.deadline_s(self.timing.drain_s)
-            deadline.begin(now_ns, int(self._drain_s * SECOND_NS))
+            self._drain_s = drain_s = self._drains.deadline_s(self.timing.drain_s)
+            deadline.begin(now_ns, int((drain_s - min(CLOSING_S, drain_s / 4)) * SECOND_NS))
             self._guard(deadline)
             self._ask(
                 "flush_and_publish",

@@ -107,6 +107,8 @@ class Figures:
     """Drains so far, by result, those of earlier lives included."""
     discards: dict[str, int] = field(default_factory=dict)
     """Whatever else was thrown away, by where."""
+    commands: dict[str, int] = field(default_factory=dict)
+    """Messages that came in as commands, by what became of them (``Operator.counters``)."""
     http: dict[str, int] = field(default_factory=dict)
     """``MetricsServer.counters``."""
     last_errors: tuple[LogLine, ...] = ()

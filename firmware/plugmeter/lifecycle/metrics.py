@@ -63,6 +63,7 @@ class FiguresCollector(Collector):
         yield from _workers(figures)
         for name, text, label, counts in (
             ("plugmeter_discards", "What was thrown away.", "where", figures.discards),
+            ("plugmeter_commands", "What came in as commands.", "result", figures.commands),
             ("plugmeter_signals", "Signals received.", "signal", figures.signals),
             ("plugmeter_drains", "How stops drained the outbox.", "result", figures.drains),
             ("plugmeter_http_requests", "What became of requests here.", "result", figures.http),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
-from plugmeter.telemetry.backoff import Backoff
-from plugmeter.telemetry.breaker import Breaker, BreakerState, Kind
+from plugmeter.telemetry.breaker import BreakerState, Kind
 from plugmeter.telemetry.client import Answered, Arrived, Connected, Ended, Refused, Session, Subscribed
-from plugmeter.telemetry.documents import Document, Documents
+from plugmeter.telemetry.documents import Document
 from plugmeter.telemetry.failures import (
     Failure,
     ended_by_broker,
@@ -19,11 +17,11 @@ from plugmeter.telemetry.failures import (
     reason_words,
     refusal,
 )
-from plugmeter.telemetry.guard import Guard
-from plugmeter.telemetry.keepalive import Keepalive
-from plugmeter.telemetry.sender import Parcel, Sender, Source
+from plugmeter.telemetry.link_memory import Inbound, Memory, Patience
+from plugmeter.telemetry.pulse import Pulse
+from plugmeter.telemetry.sender import Parcel
 from plugmeter.telemetry.topics import Topics
-from plugmeter.telemetry.window import WINDOW_LIMIT, Window
+from plugmeter.telemetry.window import WINDOW_LIMIT
 
 INBOUND_LIMIT_BYTES: Final = 262_144
 _HEARD_BY_NOBODY: Final = 0x10
@@ -31,68 +29,6 @@ _OVERHEAD_BYTES: Final = 32
 """Of a PUBLISH beside topic and payload: at most 5 of header, 2 + 2 of lengths, 1 of properties."""
 _DEFECT_PAUSE_S: Final = 1.0
 _TOLD_LIMIT: Final = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """A message for the daemon: desired, cmd, or Home Assistant's birth."""
-
-    topic: str
-    payload: bytes
-    retain: bool
-
-
-class Acknowledged(Protocol):
-    """What an acknowledgement says (acks.Acknowledgement)."""
-
-    @property
-    def stream(self) -> str: ...
-    @property
-    def ranges(self) -> tuple[tuple[int, int], ...]: ...
-
-
-@dataclass(slots=True)
-class Tally:
-    """What is counted, over all connections. Only the link's thread writes."""
-
-    counters: Counter[str] = field(default_factory=Counter)
-    refusals: Counter[int] = field(default_factory=Counter)
-    sent: int = 0
-    resent: int = 0
-    acknowledged: int = 0
-    last_ack_s: float | None = None
-    last_received_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long is waited for what, in seconds."""
-
-    answer_s: float
-    puback_s: float
-    ack_s: float
-    """For the controller. After so long without anything under way the outbox is read from its start."""
-
-
-@dataclass(slots=True)
-class Memory:
-    """What outlasts a connection."""
-
-    source: Source
-    window: Window
-    sender: Sender
-    documents: Documents
-    keepalive: Keepalive
-    publishing: Breaker
-    """Opens when the broker denies the records' topic."""
-    publish_backoff: Backoff
-    document_backoff: Backoff
-    inbox: Callable[[Inbound], None]
-    decode_ack: Callable[[bytes], Acknowledged]
-    guard: Guard
-    tally: Tally
-    told: dict[str, object] = field(default_factory=dict)
-    """What the diary was told last, by subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +81,8 @@ class Conversation:
         self._acks_granted = False
         self._slots = 1
         self._most_bytes = 0
-        self._asked_s: float | None = now_s  # CONNECT is a question, too
-        self._received_s = self._sent_s = self._busy_s = now_s
-        self._seen_received = self._seen_sent = 0
-        self._pinged = False
+        self._pulse = Pulse(memory.keepalive, patience.answer_s, now_s)
+        self._busy_s = now_s
         self._pause_s = self._documents_pause_s = 0.0
         self._unheard = False
         self._birth_refused = False
@@ -168,7 +102,7 @@ class Conversation:
         if failure is None and self.connected_s is not None:
             self._timers(now_s)
             self._pump(now_s)
-            self._note_sent(now_s)
+            self._pulse.said(self.session.wire.sent_bytes, now_s)
             failure = self._events(now_s)  # publishing may have found out that the connection is over
         return failure
 
@@ -183,16 +117,13 @@ class Conversation:
     @property
     def asked_s(self) -> float | None:
         """Since when (monotonic) the broker owes an answer; None where it owes none."""
-        return self._asked_s
+        return self._pulse.asked_s
 
     def next_s(self, now_s: float) -> float:
         """When the next turn is due at the latest."""
         if self.session.more_to_read:
             return now_s
-        if self._asked_s is not None:
-            times = [self._asked_s + self._patience.answer_s]
-        else:
-            times = [min(self._received_s, self._sent_s) + self._memory.keepalive.interval_s]
+        times = [self._pulse.next_s]
         if self._pending:
             times.append(next(iter(self._pending.values())).sent_s + self._patience.puback_s)
         timeout = self._memory.window.next_timeout_s()
@@ -234,22 +165,16 @@ class Conversation:
     # --- signs of life -------------------------------------------------------------------------------
 
     def _signs_of_life(self, now_s: float) -> None:
-        received = self.session.wire.received_bytes
-        if received == self._seen_received:
+        if not self._pulse.heard(self.session.wire.received_bytes, now_s):
             return
-        self._seen_received = received
-        if self._pinged and self._asked_s is not None:
-            self._memory.keepalive.answered()
-        self._pinged = False
-        self._received_s = self._tally.last_received_s = now_s
+        self._tally.last_received_s = now_s
         if self.connected_s is None:
             return  # only CONNACK answers CONNECT: who says anything else has no more time for it
-        waits = self._pending or self._subscribing is not None
-        self._asked_s = now_s if waits else None
+        self._pulse.answered(now_s, waits=bool(self._pending) or self._subscribing is not None)
 
     def _silence(self, now_s: float) -> Failure | None:
         limit = self._patience
-        if self._asked_s is not None and now_s - self._asked_s >= limit.answer_s:
+        if self._pulse.is_lost(now_s):
             return Failure("silence", Kind.NETWORK, f"the broker has not answered for {limit.answer_s:g} s")
         waits = [each.sent_s for each in self._pending.values()][:1]
         waits += [self._subscribing[1]] if self._subscribing is not None else []
@@ -258,34 +183,22 @@ class Conversation:
         return None
 
     def _timers(self, now_s: float) -> None:
-        interval_s = self._memory.keepalive.interval_s
-        idle = now_s - self._received_s >= interval_s or now_s - self._sent_s >= interval_s
-        if self.draining and not self._sounded:  # whether it is worth while to say goodbye
-            self._sounded = idle = True
-        if idle and not self._pinged:
-            self._pinged = True
+        sounding = self.draining and not self._sounded  # whether it is worth while to say goodbye
+        self._sounded = self._sounded or sounding
+        if self._pulse.wants_ping(now_s, at_once=sounding):
             self.session.ping()
-            self._asked(now_s)
+            self._pulse.asked(now_s)
         late = self._memory.window.overdue(now_s)
         if late:
             self._tally.counters["ack_timeouts"] += late
-            self._guard.tell("unacknowledged", {"batches": late, "after_s": self._patience.ack_s})
-
-    def _asked(self, now_s: float) -> None:
-        if self._asked_s is None:
-            self._asked_s = now_s
-
-    def _note_sent(self, now_s: float) -> None:
-        sent = self.session.wire.sent_bytes
-        if sent != self._seen_sent:
-            self._seen_sent = sent
-            self._sent_s = now_s
+            words: dict[str, object] = {"batches": late, "after_s": self._patience.ack_s}
+            self._tell_change("unacknowledged", True, "unacknowledged", words)
 
     # --- what the broker says ------------------------------------------------------------------------
 
     def _connected(self, event: Connected, now_s: float) -> None:
         self.connected_s = now_s
-        self._asked_s = None
+        self._pulse.answered(now_s, waits=False)
         self.receive_maximum = event.receive_maximum
         self._slots = max(1, min(WINDOW_LIMIT, event.receive_maximum))
         self._most_bytes = event.most_bytes
@@ -302,7 +215,7 @@ class Conversation:
         mid = self.session.subscribe(self._filters)
         if mid is not None:
             self._subscribing = (mid, now_s)
-            self._asked(now_s)
+            self._pulse.asked(now_s)
 
     def _subscribed_to(self, event: Subscribed, now_s: float) -> None:
         if self._subscribing is None or event.mid != self._subscribing[0]:
@@ -408,14 +321,20 @@ class Conversation:
             self._tally.counters["acks_malformed"] += 1
             self._tell_change("ack", str(error)[:80], "ack-malformed", {"error": str(error)[:200]})
             return
-        if ack.stream != memory.source.stream:
+        if ack.stream != memory.sender.stream:
             self._tally.counters["acks_of_another_stream"] += 1
             return
+        # Nobody can have what was not sent. (It may have been, before a restart: then it is sent again.)
+        highest = memory.sender.highest
+        ranges = tuple((first, min(last, highest)) for first, last in ack.ranges if first <= highest)
+        if ranges != ack.ranges:
+            self._tally.counters["acks_of_the_unsent"] += 1
         self._tally.counters["acks"] += 1
         self._tally.last_ack_s = now_s
-        self._tally.acknowledged += memory.window.acknowledged(ack.ranges)
+        memory.told.pop("unacknowledged", None)
+        self._tally.acknowledged += memory.window.acknowledged(ranges)
         self._busy_s = now_s
-        self._guard.call("acknowledge", memory.source.acknowledge, ack.ranges)
+        self._guard.call("acknowledge", memory.source.acknowledge, ranges, stream=ack.stream)
 
     # --- what we say ---------------------------------------------------------------------------------
 
@@ -430,7 +349,7 @@ class Conversation:
         if isinstance(message, Parcel):
             ticket = self._memory.window.sent(message.ranges, now_s, since_s=message.since_s)
         self._pending[mid] = _Sent(message, now_s, ticket)
-        self._asked(now_s)
+        self._pulse.asked(now_s)
         return True
 
     def _pump(self, now_s: float) -> None:

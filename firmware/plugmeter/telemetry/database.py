@@ -29,6 +29,7 @@ seconds to read from an SD card. What is wrong with that is found when it is rea
 _FILE_MODE: Final = 0o640
 _DIRECTORY_MODE: Final = 0o750
 _BUSY_S: Final = 0.5
+_INCREMENTAL: Final = 2
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _REFUSED: Final[Mapping[int, str]] = {
     sqlite3.SQLITE_FULL: "the disk is full; make room",
@@ -65,24 +66,28 @@ def open_database(
     aside_time: str,
     thorough: bool = False,
     check: Callable[[sqlite3.Connection], None] | None = None,
+    leave_other_versions: bool = False,
 ) -> Opened:
     """Open the database ``path``, made by the SQL ``script`` and with ``version`` as its user_version.
 
     The folder is made where it is missing. A damaged database is renamed to ``path``.corrupt-``aside_time``
     (with its log), which ``tell`` is told, and a new one is made. ``check`` may look into an old database
-    and raise DatabaseDamaged. ``thorough`` checks the structure of a large one too. The connection may be
-    used by one thread at a time, commits nothing by itself, and is WAL with synchronous=FULL.
+    and raise DatabaseDamaged. ``thorough`` checks the structure of a large one too. One of another version is
+    damaged as well, or with ``leave_other_versions`` an error. The connection may be used by one thread at a
+    time, commits nothing by itself, and is WAL with synchronous=FULL.
     Raises PlugmeterError, one line, for all else.
     """
     make_directory(path.parent)
     try:
-        return Opened(*_open_sound(path, script, version, thorough, check), set_aside=None)
+        return Opened(
+            *_open_sound(path, script, version, thorough, check, leave_other_versions), set_aside=None
+        )
     except DatabaseDamaged as damage:
         why = str(damage)
     aside = set_aside(path, aside_time)
     tell_aside(tell, path, why, aside)
     try:
-        return Opened(*_open_sound(path, script, version, thorough, None), set_aside=aside)
+        return Opened(*_open_sound(path, script, version, thorough, None, False), set_aside=aside)
     except DatabaseDamaged as damage:
         raise PlugmeterError(
             f"{shown(path)}: a new database is damaged at once ({damage}); check the disk"
@@ -160,6 +165,14 @@ def shown(path: Path) -> str:
     return text if text.isprintable() else ascii(text)
 
 
+def was_set_aside(path: Path) -> bool:
+    """Whether a damaged ``path`` was ever set aside, and is still there. Raises PlugmeterError."""
+    try:
+        return any(each.name.startswith(f"{path.name}.corrupt-") for each in path.parent.iterdir())
+    except OSError as error:
+        raise PlugmeterError(f"{shown(path.parent)} cannot be read: {error.strerror}") from None
+
+
 def set_aside(path: Path, time: str) -> Path:
     """Rename a database with its log to ``path``.corrupt-``time``. Raises PlugmeterError."""
     for number in range(1, 1_000):
@@ -189,6 +202,7 @@ def _open_sound(
     version: int,
     thorough: bool,
     check: Callable[[sqlite3.Connection], None] | None,
+    leave_other_versions: bool,
 ) -> tuple[sqlite3.Connection, bool]:
     is_new = _make_file(path)
     try:
@@ -204,7 +218,8 @@ def _open_sound(
             is_new = True
             connection.executescript(f"BEGIN IMMEDIATE;{script};PRAGMA user_version = {version};COMMIT")
         else:
-            _check_schema(connection, script, version)
+            _check_version(connection, version, path if leave_other_versions else None)
+            _check_schema(connection, script)
             if thorough or path.stat().st_size <= CHECKED_BYTES:
                 check_structure(connection)
             if check is not None:
@@ -223,7 +238,9 @@ def _open_sound(
 
 
 def _set_up(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first page; later it does nothing
+    (vacuum,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+    if vacuum != _INCREMENTAL:  # before the first page; later it does nothing but write one
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise PlugmeterError(f"this file system cannot hold a database with a log (journal mode {mode})")
@@ -243,10 +260,19 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
     return (tables, version) == (0, 0)
 
 
-def _check_schema(connection: sqlite3.Connection, script: str, version: int) -> None:
+def _check_version(connection: sqlite3.Connection, version: int, left_alone: Path | None) -> None:
     found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found != version:
-        raise DatabaseDamaged(f"its version is {found}, not {version}")
+    if found == version:
+        return
+    if left_alone is not None:
+        raise PlugmeterError(
+            f"{shown(left_alone)} was made by another version of plugmeter (format {found}, not {version}):"
+            " install that one, or move the file away"
+        )
+    raise DatabaseDamaged(f"its version is {found}, not {version}")
+
+
+def _check_schema(connection: sqlite3.Connection, script: str) -> None:
     wanted = sqlite3.connect(":memory:")
     try:
         wanted.executescript(script)

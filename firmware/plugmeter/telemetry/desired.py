@@ -18,11 +18,19 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
+from plugmeter.moments import NS, instant
 from plugmeter.sections import SECTIONS
 from plugmeter.settings import shown
-from plugmeter.telemetry.commands import strict
-from plugmeter.telemetry.commands.message import IDENTIFIER, Cleared, Refusal, Verify, Why, opened
-from plugmeter.telemetry.commands.times import NS, instant
+from plugmeter.telemetry import strictjson
+from plugmeter.telemetry.commands.message import (
+    DEPTH_LIMIT,
+    IDENTIFIER,
+    Cleared,
+    Refusal,
+    Verify,
+    Why,
+    opened,
+)
 
 PAYLOAD_LIMIT_BYTES: Final = 65_536
 STARTS_LIMIT: Final = 3
@@ -54,7 +62,7 @@ class Wish:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(strict.canonical(self.config).encode()).hexdigest()[:32]
+        return hashlib.sha256(strictjson.canonical(self.config).encode()).hexdigest()[:32]
 
 
 class Outcome(StrEnum):
@@ -200,8 +208,8 @@ def parse(payload: bytes, *, device: str, verify: Verify | None = None) -> Asked
     if len(payload) > PAYLOAD_LIMIT_BYTES:
         return Refusal(Why.TOO_LARGE, f"{len(payload)} bytes; there may be {PAYLOAD_LIMIT_BYTES}")
     try:
-        outer = strict.read_object(payload)
-    except strict.MalformedError as error:
+        outer = strictjson.decode_object(payload, limit_bytes=PAYLOAD_LIMIT_BYTES, depth=DEPTH_LIMIT)
+    except ValueError as error:
         return Refusal(Why.MALFORMED, str(error))
     document, signed = opened(outer, verify)
     return document if isinstance(document, Refusal) else _wish(document, device, signed)
@@ -229,7 +237,7 @@ def _wish(document: dict[str, Any], device: str, signed: bool) -> Wish | Refusal
 def encode(standing: Standing) -> bytes:
     """As it is kept in the state directory."""
     trial = standing.trial
-    return strict.canonical(
+    return strictjson.canonical(
         {
             "version": _VERSION,
             "kept": _plain(standing.kept),
@@ -246,7 +254,7 @@ def encode(standing: Standing) -> bytes:
 
 def decode(data: bytes) -> Standing:
     """What ``encode`` gave. Raises ValueError with one line for anything else."""
-    found = strict.read_object(data)
+    found = strictjson.decode_object(data, limit_bytes=len(data))
     if found.get("version") != _VERSION:
         raise ValueError(f"its version is {shown(found.get('version'))}, not {_VERSION}")
     try:

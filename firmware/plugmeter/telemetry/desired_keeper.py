@@ -15,8 +15,7 @@ from plugmeter import config as configuration
 from plugmeter.errors import PlugmeterError
 from plugmeter.files import read_regular, replace_file
 from plugmeter.sections import Config
-from plugmeter.telemetry import desired
-from plugmeter.telemetry.commands import strict
+from plugmeter.telemetry import desired, strictjson
 from plugmeter.telemetry.commands.limiter import Limiter
 from plugmeter.telemetry.commands.message import Cleared, Refusal, Verify, Why
 from plugmeter.telemetry.desired import Outcome, Standing, Wish
@@ -157,7 +156,7 @@ class DesiredKeeper:
 
     def reached(self, since_ns: int) -> None:
         """The controller has answered, on a connection that was made at ``since_ns`` (monotonic). That
-        counts only if it was after the configuration was applied: an old connection proves nothing."""
+        counts only if that was after the configuration began to be applied: an old one proves nothing."""
         if self._standing.trial is not None and since_ns >= self._applied_ns:
             self._become(desired.reach(self._standing))
 
@@ -181,9 +180,9 @@ class DesiredKeeper:
         """What ``rebase`` will give. Raises ConfigError where what is wished does not go with it."""
         return self._overlaid(base, self._standing.overlay, self._standing.id)
 
-    def rebase(self, base: Config) -> Config:
-        """The device's own file was read anew (SIGHUP): what is to be in effect now. The caller applies it,
-        or has applied its ``preview`` already.
+    def rebase(self, base: Config, verify: Verify | None) -> Config:
+        """The device's own file was read anew (SIGHUP), and the key that it names: what is to be in effect
+        now. The caller applies it, or has applied its ``preview`` already.
 
         Raises ConfigError, and keeps the old one, where what is wished does not go with it.
         """
@@ -191,13 +190,9 @@ class DesiredKeeper:
         if effective != self._effective:
             self._applied_ns = self._monotonic_ns()
         self._effective = effective
-        self._base = base
+        self._base, self._verify = base, verify
         self._report()
         return self._effective
-
-    def trust(self, verify: Verify | None) -> None:
-        """From now on documents have to be signed so, or not at all."""
-        self._verify = verify
 
     def report(self) -> bytes:
         """The reported document."""
@@ -205,7 +200,7 @@ class DesiredKeeper:
         return self._document(standing.id, standing.outcome, standing.reason)
 
     def _document(self, wish_id: str | None, outcome: Outcome, reason: str | None) -> bytes:
-        return strict.canonical(
+        return strictjson.canonical(
             {
                 "id": wish_id,
                 "state": str(outcome),
@@ -239,8 +234,10 @@ class DesiredKeeper:
         before, self._standing = self._effective, standing
         self._effective = self._usable()
         if self._effective != before:
+            # From its beginning: the link may be connected anew before all of it is applied.
+            self._applied_ns = self._monotonic_ns()
             self._put_into_effect()
-            self._applied_ns = self._ticked_ns = self._monotonic_ns()
+            self._ticked_ns = self._monotonic_ns()
         self._report()
 
     def _put_into_effect(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 DOCUMENTS_LIMIT: Final = 1_000
+PASSING_LIMIT: Final = 250
 DOCUMENT_LIMIT_BYTES: Final = 262_144
 
 
@@ -17,13 +18,19 @@ class Document:
     topic: str
     payload: bytes
     retain: bool = True
+    passing: bool = False
+    """Whether it may be forgotten when there are very many of them: the oldest goes first."""
 
 
 class Documents:
-    """At most 1,000 of 256 KiB. ``set`` and ``remove`` from any thread, the rest from the link's."""
+    """At most 1,000 of 256 KiB, of which 250 are passing. ``set`` and ``remove`` from any thread, the rest
+    from the link's."""
 
     def __init__(self) -> None:
+        self.forgotten = 0
+        """Passing ones that made room; what was not published yet among them too."""
         self._lock = threading.Lock()
+        self._passing: dict[str, None] = {}  # an ordered set, the oldest first
         self._documents: dict[str, Document] = {}
         self._waiting: dict[str, None] = {}  # an ordered set
 
@@ -37,12 +44,22 @@ class Documents:
                 return False
             self._documents[document.topic] = document
             self._waiting[document.topic] = None
+            self._passing.pop(document.topic, None)
+            if document.passing:
+                self._passing[document.topic] = None
+            if len(self._passing) > PASSING_LIMIT:
+                self._forget(next(iter(self._passing)))
+                self.forgotten += 1
         return True
 
     def remove(self, topic: str) -> None:
         with self._lock:
-            self._documents.pop(topic, None)
-            self._waiting.pop(topic, None)
+            self._forget(topic)
+
+    def _forget(self, topic: str) -> None:
+        self._documents.pop(topic, None)
+        self._waiting.pop(topic, None)
+        self._passing.pop(topic, None)
 
     def all_again(self) -> None:
         """A new connection: its broker may have forgotten them."""

@@ -13,12 +13,13 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
 import msgspec
 
+from plugmeter.moments import rfc3339
 from plugmeter.telemetry import schemas, slices, strictjson
 from plugmeter.telemetry.record import DATA_LIMIT_BYTES, StoredRecord, Tombstone
 
@@ -36,10 +37,6 @@ _UNREADABLE: Final = "unreadable"
 _SHOWN_BYTES: Final = 1_000
 _PROBLEMS_LIMIT: Final = 20
 
-_EPOCH: Final = datetime(1970, 1, 1)  # UTC, as all times here
-_EARLIEST_US: Final = (datetime.min - _EPOCH) // timedelta(microseconds=1)
-_LATEST_US: Final = (datetime.max - _EPOCH) // timedelta(microseconds=1)
-
 _STREAM: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _ID: Final = re.compile(rf"({_STREAM})/([1-9][0-9]{{0,18}})(?:-([1-9][0-9]{{0,18}}))?").fullmatch
 _KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,31}").fullmatch
@@ -49,21 +46,6 @@ _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", re.A
 
 
 # ---- the device's side ----
-
-
-def rfc3339(time_ns: int) -> str:
-    """Wall time (ns since 1970) as UTC with microseconds; what no calendar has becomes its first or last day.
-
-    A clock may be set to anything, and a record with an absurd time is still a record.
-    """
-    microseconds = min(max(time_ns // 1_000, _EARLIEST_US), _LATEST_US)
-    second, fraction = divmod(microseconds, 1_000_000)
-    return f"{_second(second)}.{fraction:06}Z"
-
-
-@lru_cache(maxsize=64)  # records come many a second
-def _second(second: int) -> str:
-    return (_EPOCH + timedelta(seconds=second)).isoformat()
 
 
 def event(stream: str, device: str, record: StoredRecord) -> bytes:

@@ -8,61 +8,39 @@ the controller is read from the outbox again (docs/decisions/2026-11-22-link.md)
 
 from __future__ import annotations
 
-import os
 import random
 import selectors
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from plugmeter.errors import PlugmeterError
 from plugmeter.progress import Progress
+from plugmeter.telemetry.approach import Approach
 from plugmeter.telemetry.backoff import Backoff
 from plugmeter.telemetry.breaker import Breaker, BreakerState, Kind
-from plugmeter.telemetry.client import Opening, Session
-from plugmeter.telemetry.connector import Connector, Lookup
-from plugmeter.telemetry.conversation import Acknowledged, Conversation, Inbound, Memory, Patience, Tally
+from plugmeter.telemetry.conversation import Conversation
 from plugmeter.telemetry.documents import Document, Documents
 from plugmeter.telemetry.failures import Failure, LinkError
 from plugmeter.telemetry.guard import Diary, Guard
 from plugmeter.telemetry.keepalive import Keepalive
-from plugmeter.telemetry.link_settings import LinkSettings
+from plugmeter.telemetry.link_memory import Acknowledged, Inbound, Memory, Patience, Tally
+from plugmeter.telemetry.link_settings import LinkSettings, Timing
 from plugmeter.telemetry.link_status import LinkState, LinkStatus
 from plugmeter.telemetry.sender import Batch, Encode, Sender, Source
+from plugmeter.telemetry.setbacks import Setbacks
 from plugmeter.telemetry.topics import Topics
+from plugmeter.telemetry.watch import Watch
 from plugmeter.telemetry.window import Window
-from plugmeter.telemetry.wire import Wire
 
 __all__ = ["Batch", "Inbound", "Link", "LinkSettings", "LinkState", "LinkStatus", "Source", "Timing"]
 
 _LONGEST_SLEEP_S: Final = 1.0
-_RETELL_S: Final = 3_600.0
 _CLOSING_S: Final = 1.0
 _STOPPING_S: Final = 10.0
 _DRAIN_RETRY_S: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """How long the link waits, in seconds."""
-
-    connect_s: float = 10.0
-    """For name, TCP and TLS."""
-    answer_s: float = 15.0
-    """A broker that was asked something and says nothing at all for so long is not there any more."""
-    puback_s: float = 120.0
-    """A message without PUBACK, while the broker says other things."""
-    user_timeout_s: float = 30.0
-    """TCP_USER_TIMEOUT."""
-    retry_s: float = 1.0
-    longest_retry_s: float = 120.0
-    stable_s: float = 60.0
-    breaker_s: float = 300.0
-    longest_breaker_s: float = 3_600.0
-    least_keepalive_s: float = 4.0
 
 
 @dataclass(slots=True)
@@ -102,8 +80,7 @@ class Link:
         timing = self._timing = timing or Timing()
         self._settings = settings
         self._topics = topics
-        self._client_id = client_id
-        self._birth, self._will = birth, will
+        self._birth = birth
         tally = self._tally = Tally()
         self._guard = Guard(diary, tally.counters)
         window = Window(settings.window, ack_timeout_s=settings.ack_timeout_s)
@@ -125,24 +102,24 @@ class Link:
             uniform, base_s=timing.retry_s, cap_s=timing.longest_retry_s, stable_s=timing.stable_s
         )
         self._breaker = Breaker(uniform, first_s=timing.breaker_s, longest_s=timing.longest_breaker_s)
-        self._failures: Counter[str] = Counter()
-        self._last_failure: Failure | None = None
-        self._told_failure: tuple[str, str] | None = None
-        self._told_s = 0.0
-        self._untold = 0
+        self._setbacks = Setbacks(self._guard)
         self._connects = 0
-        self._address = ""
+        self._approach = Approach(
+            settings,
+            client_id=client_id,
+            will_topic=topics.status,
+            will=will,
+            warn=self._warn,
+            connect_s=timing.connect_s,
+            user_timeout_s=timing.user_timeout_s,
+        )
 
         now_s = time.monotonic()
         self._state = LinkState.OFF
         self._since_s = now_s
         self._next_attempt_s: float | None = now_s if settings.host else None
-        self._connector: Connector | None = None
-        self._lookup: Lookup | None = None
         self._conversation: Conversation | None = None
-        self._opening: Opening | None = None
         self._closing_s: float | None = None
-        self._watched: tuple[int, int] | None = None
 
         self._lock = threading.Lock()  # for what other threads ask for
         self._stopping = False
@@ -150,9 +127,7 @@ class Link:
         self._kick: Failure | None = None
         self._drain_until_s: float | None = None
         self._goodbye: _Goodbye | None = None
-        self._wake_fd: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake_fd, selectors.EVENT_READ)
+        self._watch = Watch()
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
         self._snapshot = self._status(now_s)
         self._outbox = outbox
@@ -166,8 +141,8 @@ class Link:
     def stop(self) -> None:
         """End the thread, and the connection without a word (see ``say_goodbye``). Idempotent, quick."""
         self._stopping = True
-        self._outbox.no_longer_on_commit(self._committed)
-        self._wake()
+        self._outbox.off_commit(self._committed)
+        self._watch.wake()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_STOPPING_S)
             if self._thread.is_alive():
@@ -178,22 +153,24 @@ class Link:
     def abandon(self) -> None:
         """For one whose thread hangs: waits for nothing, not even a lock. Should it go on, it ends."""
         self._stopping = True
-        self._outbox.no_longer_on_commit(self._committed)
+        self._outbox.off_commit(self._committed)
 
     @property
     def documents(self) -> Documents:
         """What is published on each connection; for the link that takes this one's place."""
         return self._memory.documents
 
-    def set_document(self, topic: str, payload: bytes, retain: bool = True) -> bool:
+    def set_document(self, topic: str, payload: bytes, retain: bool = True, *, passing: bool = False) -> bool:
         """Publish now, and again on each connection; the latest of a topic wins.
 
-        False if there is no room for it (1,000 topics, 256 KiB each), which is counted.
+        Of those that are ``passing`` the oldest is forgotten when there are more than 250: what is answered
+        for years must not fill up the place. False if there is no room for it (1,000 topics, 256 KiB each),
+        which is counted.
         """
-        taken = self._memory.documents.set(Document(topic, payload, retain))
+        taken = self._memory.documents.set(Document(topic, payload, retain, passing))
         if not taken:
             self._tally.counters["documents_without_room"] += 1
-        self._wake()
+        self._watch.wake()
         return taken
 
     def remove_document(self, topic: str) -> None:
@@ -207,7 +184,7 @@ class Link:
         """
         with self._lock:
             self._drain_until_s = deadline_ns / 1e9
-        self._wake()
+        self._watch.wake()
 
     def say_goodbye(self, payload: bytes, timeout_s: float) -> bool:
         """Publish the status "stopped" and disconnect in order, so that the last will is not published.
@@ -220,10 +197,10 @@ class Link:
             if self._goodbye is not None or self._stopping or not self._thread.is_alive():
                 return False
             self._goodbye = goodbye
-        self._wake()
+        self._watch.wake()
         if not goodbye.done.wait(timeout_s):
             self._finished = True  # the thread still says DISCONNECT, for which it waits for nobody
-            self._wake()
+            self._watch.wake()
         return goodbye.delivered
 
     def kick(self, reason: str, *, silent: bool = False) -> None:
@@ -231,7 +208,7 @@ class Link:
         which counts as the silence that it is."""
         with self._lock:
             self._kick = Failure("silence" if silent else "kicked", Kind.NETWORK, reason)
-        self._wake()
+        self._watch.wake()
 
     def status(self) -> LinkStatus:
         """How it is doing; at most a second old."""
@@ -241,26 +218,12 @@ class Link:
 
     def _committed(self) -> None:
         self._memory.sender.committed()
-        self._wake()
-
-    def _wake(self) -> None:
-        with self._lock:
-            if self._wake_fd is not None:
-                os.eventfd_write(self._wake_fd, 1)
+        self._watch.wake()
 
     def _run(self) -> None:
-        wake_fd = self._wake_fd
-        assert wake_fd is not None
         while not self._stopping:
-            ready = self._selector.select(self._sleep_s())
+            readable, writable = self._watch.wait(self._sleep_s())
             now_s = time.monotonic()
-            readable = writable = False
-            for key, events in ready:
-                if key.fd == wake_fd:
-                    os.eventfd_read(wake_fd)
-                else:
-                    readable = bool(events & selectors.EVENT_READ)
-                    writable = bool(events & selectors.EVENT_WRITE)
             before = self._tally.counters["turn_errors"]
             worked = self._guard.call("turn", self._turn, now_s, readable, writable)
             if self._tally.counters["turn_errors"] != before:  # malformed packets, or a defect of ours
@@ -276,8 +239,8 @@ class Link:
             until_s = min(until_s, self._closing_s)
         elif self._conversation is not None:
             until_s = min(until_s, self._conversation.next_s(now_s))
-        elif self._connector is not None:
-            until_s = min(until_s, self._connector.deadline_s)
+        elif self._approach.deadline_s is not None:
+            until_s = min(until_s, self._approach.deadline_s)
         elif self._next_attempt_s is not None and not self._finished:
             until_s = min(until_s, self._next_attempt_s)
         return max(0.0, until_s - now_s)
@@ -285,7 +248,7 @@ class Link:
     def _turn(self, now_s: float, readable: bool, writable: bool) -> bool:
         """Whether there was something to do."""
         worked = self._work(now_s, readable, writable)
-        self._watch()
+        self._look()
         return worked
 
     def _work(self, now_s: float, readable: bool, writable: bool) -> bool:
@@ -303,9 +266,9 @@ class Link:
             if self._goodbye is not None and self._conversation is None:
                 self._gone(now_s)  # lost before it was answered: nobody is left to say it to
             return wire.received_bytes + wire.sent_bytes != before or self._conversation is None
-        if self._connector is not None:
-            self._connect(self._connector, now_s)
-            return self._connector is None
+        if self._approach.deadline_s is not None:
+            self._connect(now_s)
+            return self._approach.deadline_s is None
         if self._finished:
             self._gone(now_s)
         elif self._next_attempt_s is not None and now_s >= self._next_attempt_s:
@@ -318,7 +281,7 @@ class Link:
             kick, self._kick = self._kick, None
             drain_until_s = self._drain_until_s
             goodbye = self._goodbye
-        if kick is not None and (self._conversation or self._connector):
+        if kick is not None and (self._conversation is not None or self._approach.deadline_s is not None):
             if self._conversation is not None and self._conversation.connected_s is not None:
                 self._conversation.session.disconnect()  # nobody is to be told that we are lost
             self._lost(kick, now_s)
@@ -332,7 +295,7 @@ class Link:
         conversation = self._conversation
         if conversation is None or conversation.connected_s is None:
             self._finished = True
-            if self._conversation is None and self._connector is None:
+            if self._conversation is None and self._approach.deadline_s is None:
                 self._gone(now_s)
             else:
                 self._lost(Failure("kicked", Kind.NETWORK, "the link is told to end"), now_s)
@@ -361,63 +324,28 @@ class Link:
     # --- from nothing to a connection and back --------------------------------------------------------
 
     def _attempt(self, now_s: float) -> None:
-        settings = self._settings
         self._next_attempt_s = None
         self._enter(LinkState.CONNECTING, now_s)
         try:
-            context = settings.context()
-            password = settings.password(self._warn)
-            will = self._will()
-        except PlugmeterError as error:  # a file that is just being replaced, perhaps
-            self._lost(Failure("files", Kind.NETWORK, str(error)), now_s)
-            return
-        self._opening = Opening(
-            client_id=self._client_id,
-            keepalive_s=settings.keepalive_s,
-            will_topic=self._topics.status,
-            will=will,
-            username=settings.username,
-            password=password,
-        )
-        try:
-            self._connector = Connector(
-                settings.host,
-                settings.port,
-                context,
-                now_s,
-                timeout_s=self._timing.connect_s,
-                user_timeout_s=self._timing.user_timeout_s,
-                lookup=self._lookup,
-            )
+            self._approach.begin(now_s)
         except LinkError as error:
             self._lost(error.failure, now_s)
-        finally:
-            self._lookup = None
 
     def _warn(self, words: str) -> None:
         if self._memory.told.get("warning") != words:
             self._memory.told["warning"] = words
             self._guard.tell("warning", {"text": words})
 
-    def _connect(self, connector: Connector, now_s: float) -> None:
-        self._address = connector.address or self._address
+    def _connect(self, now_s: float) -> None:
         try:
-            sock = connector.advance(now_s)
+            session = self._approach.advance(now_s)
         except LinkError as error:
             self._lost(error.failure, now_s)
             return
-        if sock is None:
+        if session is None:
             return
-        self._address = connector.address
-        self._unwatch()
-        self._connector = None
-        assert self._opening is not None
+        self._watch.look_at(None)
         birth = self._guard.call("birth", self._birth)
-        try:
-            session = Session(Wire(sock), self._opening)
-        except BaseException:
-            sock.close()
-            raise
         self._conversation = Conversation(
             session,
             self._memory,
@@ -431,7 +359,6 @@ class Link:
             ),
             now_s,
         )
-        self._opening = None  # it holds the password
         if session.over:  # sending CONNECT has failed already: no descriptor will tell
             self._converse(self._conversation, now_s, False, False)
 
@@ -448,15 +375,15 @@ class Link:
             "connected",
             {
                 "broker": self._settings.broker,
-                "address": self._address,
+                "address": self._approach.address,
                 "tls": self._settings.tls,
                 "receive_maximum": conversation.receive_maximum,
                 "keepalive_s": round(self._memory.keepalive.interval_s, 1),
-                "failed_attempts": self._untold,
+                "failed_attempts": self._setbacks.untold,
             },
+            always=True,  # the controller acknowledges it, which proves to a trial that it is reached
         )
-        self._last_failure = self._told_failure = None
-        self._untold = 0
+        self._setbacks.overcome()
 
     def _lost(self, failure: Failure, now_s: float) -> None:
         """The connection, or the attempt to have one, is over."""
@@ -464,8 +391,6 @@ class Link:
         connected_s = conversation.connected_s if conversation is not None else None
         lasted_s = 0.0 if connected_s is None else now_s - connected_s
         self._drop()
-        self._failures[failure.cause] += 1
-        self._last_failure = failure
         if failure.cause == "silence":
             self._memory.sender.silence()
             if connected_s is not None:
@@ -478,37 +403,20 @@ class Link:
             self._enter(LinkState.WAITING, now_s)
             delay_s = self._backoff.after_failure(lasted_s)
             self._next_attempt_s = now_s + (0.0 if failure.cause == "kicked" else delay_s)
-        self._tell_failure(failure, lasted_s if connected_s is not None else None, opened, now_s)
-
-    def _tell_failure(self, failure: Failure, lasted_s: float | None, opened: bool, now_s: float) -> None:
-        """An attempt that fails like the one before is told once an hour."""
-        words = (failure.cause, failure.text)
-        if lasted_s is None and words == self._told_failure and now_s - self._told_s < _RETELL_S:
-            self._untold += 1
-            return
-        details: dict[str, object] = {
-            "cause": failure.cause,
-            "text": failure.text,
-            "next_attempt_s": round((self._next_attempt_s or now_s) - now_s, 1),
-        }
-        if lasted_s is not None:
-            details["after_s"] = round(lasted_s, 1)
-        if opened:
-            details["breaker"] = failure.kind.value
-        if self._untold:
-            details["untold"] = self._untold
-        self._told_failure, self._told_s, self._untold = words, now_s, 0
-        self._guard.tell("connect-failed" if lasted_s is None else "disconnected", details)
+        self._setbacks.add(
+            failure,
+            lasted_s=lasted_s if connected_s is not None else None,
+            wait_s=(self._next_attempt_s or now_s) - now_s,
+            opened=opened,
+            now_s=now_s,
+        )
 
     def _drop(self) -> None:
-        self._unwatch()
+        self._watch.look_at(None)
         if self._conversation is not None:
             self._conversation.session.close()
             self._conversation = None
-        if self._connector is not None:
-            self._lookup = self._connector.close()
-            self._connector = None
-        self._opening = None
+        self._approach.give_up()
         self._closing_s = None
         self._memory.window.clear()
 
@@ -538,41 +446,26 @@ class Link:
             conversation.part()
 
     def _release(self) -> None:
-        with self._lock:
-            if self._wake_fd is not None:
-                self._selector.close()
-                os.close(self._wake_fd)
-                self._wake_fd = None
-        if self._lookup is not None:
-            self._lookup.close()
+        self._memory.source.off_commit(self._committed)
+        self._watch.close()
+        self._approach.close()
 
     # --- small change --------------------------------------------------------------------------------
 
     def _enter(self, state: LinkState, now_s: float) -> None:
         self._state, self._since_s = state, now_s
 
-    def _watch(self) -> None:
-        """Have the selector look at the descriptor that matters now, for the events that matter now."""
-        wanted: tuple[int, int] | None = None
+    def _look(self) -> None:
+        """Watch the descriptor that matters now, for the events that matter now."""
         if self._closing_s is not None and self._conversation is not None:
-            wanted = (self._conversation.session.fileno(), selectors.EVENT_READ)
+            self._watch.look_at((self._conversation.session.fileno(), selectors.EVENT_READ))
         elif self._conversation is not None:
             session = self._conversation.session
             events = selectors.EVENT_READ if session.wants_read else 0
             events |= selectors.EVENT_WRITE if session.wants_write else 0
-            wanted = (session.fileno(), events) if events else None
-        elif self._connector is not None:
-            wanted = (self._connector.fileno(), self._connector.events)
-        if wanted != self._watched:
-            self._unwatch()
-            if wanted is not None:
-                self._selector.register(*wanted)
-            self._watched = wanted
-
-    def _unwatch(self) -> None:
-        if self._watched is not None:
-            self._selector.unregister(self._watched[0])
-            self._watched = None
+            self._watch.look_at((session.fileno(), events) if events else None)
+        else:
+            self._watch.look_at(self._approach.waits_for, anew=True)  # each address has a socket of its own
 
     def _status(self, now_s: float) -> LinkStatus:
         memory, tally, window = self._memory, self._tally, self._memory.window
@@ -584,7 +477,7 @@ class Link:
             state=self._state,
             since_ns=_ns(self._since_s) or 0,
             broker=self._settings.broker if self._settings.host else "",
-            address=self._address,
+            address=self._approach.address,
             in_flight=window.in_flight,
             window=window.allowed,
             unacknowledged_records=window.records,
@@ -594,19 +487,19 @@ class Link:
             last_ack_ns=_ns(tally.last_ack_s),
             keepalive_s=memory.keepalive.interval_s,
             connects=self._connects,
-            failures=dict(self._failures),
-            last_failure=self._last_failure.text if self._last_failure else None,
+            failures=dict(self._setbacks.counts),
+            last_failure=self._setbacks.last.text if self._setbacks.last else None,
             breaker=breaker.value,
             distrusts=self._breaker.kind is Kind.TLS,
             next_attempt_ns=_ns(self._next_attempt_s),
             publish_refusals=dict(tally.refusals),
-            tls_failures=self._failures["tls"],
+            tls_failures=self._setbacks.counts["tls"],
             socket=conversation.session.fileno() if conversation is not None else None,
             draining=self._drain_until_s is not None,
             sent=tally.sent,
             resent=tally.resent,
             acknowledged=tally.acknowledged,
-            counters=dict(tally.counters),
+            counters={**tally.counters, "documents_forgotten": memory.documents.forgotten},
         )
 
 

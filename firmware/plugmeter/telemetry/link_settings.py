@@ -18,6 +18,26 @@ _TLS_PORT = 8883
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long the link waits, in seconds."""
+
+    connect_s: float = 10.0
+    """For name, TCP and TLS."""
+    answer_s: float = 15.0
+    """A broker that was asked something and says nothing at all for so long is not there any more."""
+    puback_s: float = 120.0
+    """A message without PUBACK, while the broker says other things."""
+    user_timeout_s: float = 30.0
+    """TCP_USER_TIMEOUT."""
+    retry_s: float = 1.0
+    longest_retry_s: float = 120.0
+    stable_s: float = 60.0
+    breaker_s: float = 300.0
+    longest_breaker_s: float = 3_600.0
+    least_keepalive_s: float = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinkSettings:
     """[mqtt], with defaults filled in. An empty ``host`` reports to nobody."""
 

@@ -221,10 +221,10 @@ class Outbox:
     def on_commit(self, callback: Callable[[], None]) -> None:
         """To be called from the writer thread after a commit with something new. It must be quick and not
         raise."""
-        self._callbacks = (*self._callbacks, callback)
+        self._callbacks = (*self._callbacks, callback)  # the writer may be going through the old ones
 
-    def no_longer_on_commit(self, callback: Callable[[], None]) -> None:
-        """Undo ``on_commit``. A call that is just being made may still come."""
+    def off_commit(self, callback: Callable[[], None]) -> None:
+        """No more; one call may be under way."""
         self._callbacks = tuple(each for each in self._callbacks if each != callback)
 
     def set_limits(self, limits: Limits) -> None:
@@ -379,11 +379,11 @@ class Outbox:
         done = self._store.commit(items, acks)
         self._more = done.more
         self._counters["evicted"] += done.evicted
-        self._settle(done.acks_left)
-        self._store.check_log()
         self._out_of_trouble()
         if items:
             self._cautious = False
+        self._settle(done.acks_left)
+        self._store.check_log()
         self._commit_s = (time.monotonic_ns() - began_ns) / 1e9
         return done
 
@@ -433,6 +433,7 @@ class Outbox:
                 self._acks = ()
                 self._acks_done = self._acks_given
         if self._doubtful is not None and self._store.took_place(self._doubtful.stream):
+            self._out_of_trouble()
             self._settle(self._doubtful.acks)  # acknowledging once more is harmless
         self._doubtful = None
 

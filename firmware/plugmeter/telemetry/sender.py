@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from plugmeter.telemetry import ranges
+from plugmeter.telemetry.ranges import Ranges
 from plugmeter.telemetry.record import StoredRecord, Tombstone
-from plugmeter.telemetry.window import Ranges, Window, without
+from plugmeter.telemetry.window import Window
 
 MOST_RECORDS: Final = 100
 MOST_BYTES: Final = 65_536
 _LEAST_BYTES: Final = 4_096
 _LEAST_MESSAGE_BYTES: Final = 1_024
+_PASSED_OVER_AT_ONCE: Final = 16
 
 Encode = Callable[[str, str, Sequence[StoredRecord], Sequence[Tombstone]], bytes]
 """(stream, device, records, tombstones) as one message: envelope.batch."""
@@ -28,6 +31,10 @@ class Batch(Protocol):
     def tombstones(self) -> tuple[Tombstone, ...]: ...
     @property
     def last(self) -> int: ...
+    @property
+    def stream(self) -> str:
+        """Whose numbers these are: a damaged outbox begins a new stream, at any moment."""
+        ...
 
 
 class Source(Protocol):
@@ -36,9 +43,9 @@ class Source(Protocol):
     @property
     def stream(self) -> str: ...
     def next_batch(self, after: int, most_records: int, most_bytes: int) -> Batch: ...
-    def acknowledge(self, ranges: Sequence[tuple[int, int]]) -> None: ...
+    def acknowledge(self, wanted: Sequence[tuple[int, int]], *, stream: str | None = None) -> None: ...
     def on_commit(self, callback: Callable[[], None]) -> None: ...
-    def no_longer_on_commit(self, callback: Callable[[], None]) -> None: ...
+    def off_commit(self, callback: Callable[[], None]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +70,11 @@ class Sender:
         self._encode = encode
         self._device = device
         self._window = window
+        self.stream = source.stream
+        """Of what is under way. The outbox may have another one already: the next read tells."""
         self._cursor = 0
-        self._highest = 0
+        self.highest = 0
+        """Above this number of ``stream`` nothing was ever sent by this process."""
         self._fresh = threading.Event()
         self._most_bytes = MOST_BYTES
         self._message_limit = 0
@@ -105,9 +115,12 @@ class Sender:
     def next(self) -> Parcel | None:
         """The next message, if the window has room and there is something to send.
 
-        The caller publishes it and tells the window (``Window.sent``). Raises what the outbox raises.
+        The caller publishes it and tells the window (``Window.sent``). Raises what the outbox raises. None
+        also after some that fit into no message: a broker that takes hardly anything must not keep us here
+        for a whole backlog. So ask again soon, in any case.
         """
-        while self._window.room:
+        before = len(self.unsendable)
+        while self._window.room and len(self.unsendable) - before < _PASSED_OVER_AT_ONCE:
             due = self._window.take_due()
             if due is not None:
                 try:
@@ -130,34 +143,51 @@ class Sender:
         except BaseException:
             self._fresh.set()
             raise
+        if self._is_another(batch):
+            return None
         if not batch.records and not batch.tombstones:
             return None
         self._fresh.set()
         items = _in_order(batch.records, batch.tombstones)
-        parcel, taken = self._message(items, None)
+        parcel, taken = self._message(batch.stream, items, None)
         self._cursor = batch.last if taken == len(items) else _number(items[taken - 1])
         return parcel
 
-    def _again(self, ranges: Ranges, since_s: float) -> Parcel | None:
-        batch = self._source.next_batch(ranges[0][0] - 1, MOST_RECORDS, self._most_bytes)
-        items = [each for each in _in_order(batch.records, batch.tombstones) if _first(each) <= ranges[-1][1]]
+    def _again(self, numbers: Ranges, since_s: float) -> Parcel | None:
+        batch = self._source.next_batch(numbers[0][0] - 1, MOST_RECORDS, self._most_bytes)
+        if self._is_another(batch):
+            return None
+        items = [
+            each for each in _in_order(batch.records, batch.tombstones) if _first(each) <= numbers[-1][1]
+        ]
         if not items:  # all acknowledged meanwhile
             return None
-        parcel, taken = self._message(items, since_s)
-        rest = without(ranges, ((0, _number(items[taken - 1])),))
+        parcel, taken = self._message(batch.stream, items, since_s)
+        rest = ranges.subtract(numbers, ((0, _number(items[taken - 1])),))
         if rest:
             self._window.still_due(rest, since_s)
         return parcel
 
+    def _is_another(self, batch: Batch) -> bool:
+        """Whether it is of a new stream: then nothing of the old one is under way any more, and the new one
+        is read from its beginning (this batch was asked for by the old one's numbers)."""
+        if batch.stream == self.stream:
+            return False
+        self.stream = batch.stream
+        self.highest = 0
+        self._window.clear()
+        self.rewind()
+        return True
+
     def _message(
-        self, items: Sequence[StoredRecord | Tombstone], since_s: float | None
+        self, stream: str, items: Sequence[StoredRecord | Tombstone], since_s: float | None
     ) -> tuple[Parcel | None, int]:
         """As many of ``items`` as one message takes, and how many; no message for one that never fits."""
         taken = len(items)
         while True:
             records = [each for each in items[:taken] if isinstance(each, StoredRecord)]
             tombstones = [each for each in items[:taken] if isinstance(each, Tombstone)]
-            payload = self._encoded(records, tombstones)
+            payload = self._encoded(stream, records, tombstones)
             if payload is not None and len(payload) <= self._message_limit:
                 break
             if taken == 1:
@@ -165,13 +195,16 @@ class Sender:
                 return None, 1
             taken //= 2
         self._largest_sent = max(self._largest_sent, len(payload))
-        again = sum(record.seq <= self._highest for record in records)
-        self._highest = max(self._highest, _number(items[taken - 1]))
-        return Parcel(payload, _ranges(items[:taken]), len(records), again, since_s), taken
+        again = sum(record.seq <= self.highest for record in records)
+        self.highest = max(self.highest, _number(items[taken - 1]))
+        numbers = ranges.normalise((_first(each), _number(each)) for each in items[:taken])
+        return Parcel(payload, numbers, len(records), again, since_s), taken
 
-    def _encoded(self, records: Sequence[StoredRecord], tombstones: Sequence[Tombstone]) -> bytes | None:
+    def _encoded(
+        self, stream: str, records: Sequence[StoredRecord], tombstones: Sequence[Tombstone]
+    ) -> bytes | None:
         try:
-            return self._encode(self._source.stream, self._device, records, tombstones)
+            return self._encode(stream, self._device, records, tombstones)
         except ValueError:  # more than one message may hold: fewer, then; a single one is unsendable
             return None
 
@@ -190,14 +223,3 @@ def _number(item: StoredRecord | Tombstone) -> int:
 
 def _first(item: StoredRecord | Tombstone) -> int:
     return item.seq if isinstance(item, StoredRecord) else item.first
-
-
-def _ranges(items: Sequence[StoredRecord | Tombstone]) -> Ranges:
-    """The numbers of ``items``, as few inclusive ranges."""
-    ranges: list[tuple[int, int]] = []
-    for first, last in sorted((_first(each), _number(each)) for each in items):
-        if ranges and first <= ranges[-1][1] + 1:
-            ranges[-1] = (ranges[-1][0], max(ranges[-1][1], last))
-        else:
-            ranges.append((first, last))
-    return tuple(ranges)

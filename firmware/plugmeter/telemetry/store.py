@@ -117,9 +117,11 @@ class Store:
         self._open(thorough=False, is_start=False, aside=aside)
 
     def close(self) -> None:
-        """Mark the end as clean, copy the log back, and close, which it is in any case then."""
+        """Check the books, mark the end as clean, copy the log back, and close, which it is in any case
+        then. The next start checks them as well, and makes a record of what is wrong."""
         try:
             self.commit((), (), clean=1)
+            self._check_books()
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:
             self.abandon()
@@ -221,11 +223,18 @@ class Store:
         said: dict[str, object] = {"clean": bool(found.clean)}
         if not found.clean:
             said["window_ms"] = round(self._limits.commit_interval_s * 1_000)
-        wrong = books.fault(found, self.state.pending)
+        wrong = self._check_books()
         if wrong is not None:
-            self._tell(wrong)
             said["books"] = wrong
         self._first("start", **said)
+
+    def _check_books(self) -> str | None:
+        """Why they do not add up with what is there, in one line that is told; None where they do."""
+        found = books.read(self._connection)
+        wrong = None if found is None else books.fault(found, self._segments.pending())
+        if wrong is not None:
+            self._tell(wrong)
+        return wrong
 
     def _first(self, kind: str, **said: object) -> None:
         """Committed before anything else is: this also makes all of the log durable that was found."""

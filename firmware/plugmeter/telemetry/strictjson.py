@@ -42,6 +42,19 @@ def decode(payload: bytes, *, limit_bytes: int, depth: int = DEPTH_LIMIT) -> Any
     return value
 
 
+def decode_object(payload: bytes, *, limit_bytes: int, depth: int = DEPTH_LIMIT) -> dict[str, Any]:
+    """As ``decode``, of one JSON object. Raises ValueError, one short line."""
+    value = decode(payload, limit_bytes=limit_bytes, depth=depth)
+    if not isinstance(value, dict):
+        raise ValueError("it is not one JSON object: {...}")
+    return value
+
+
+def canonical(value: object) -> str:
+    """The same text for the same value: names sorted, no blanks, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
 def _too_deep(value: object, depth: int) -> bool:
     level = [value]
     for _ in range(depth):

@@ -15,36 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from plugmeter.telemetry import ranges
+from plugmeter.telemetry.ranges import Range, Ranges
+
 WINDOW_LIMIT: Final = 20
 """Messages under way, whatever a broker's Receive Maximum allows."""
-
-Ranges = tuple[tuple[int, int], ...]
-
-
-def count(ranges: Ranges) -> int:
-    """How many numbers there are in inclusive ranges that do not overlap."""
-    return sum(last - first + 1 for first, last in ranges)
-
-
-def without(ranges: Ranges, gone: Sequence[tuple[int, int]]) -> Ranges:
-    """``ranges`` (ascending, apart) without the numbers in ``gone`` (in any order; they may overlap)."""
-    left = ranges
-    for low, high in gone:
-        if not left:
-            break
-        if high < left[0][0] or low > left[-1][1]:
-            continue
-        kept: list[tuple[int, int]] = []
-        for first, last in left:
-            if high < first or low > last:
-                kept.append((first, last))
-                continue
-            if first < low:
-                kept.append((first, low - 1))
-            if high < last:
-                kept.append((high + 1, last))
-        left = tuple(kept)
-    return left
 
 
 @dataclass(slots=True)
@@ -86,13 +61,13 @@ class Window:
 
     # --- what happened -------------------------------------------------------------------------------
 
-    def sent(self, ranges: Ranges, now_s: float, *, since_s: float | None = None) -> int:
-        """A batch was given to the broker; ``since_s``: when for the first time. Gives its ticket.
+    def sent(self, numbers: Ranges, now_s: float, *, since_s: float | None = None) -> int:
+        """A batch with these ``numbers`` was given to the broker; ``since_s``: when for the first time.
 
-        (Not MQTT's packet identifier: the broker frees that with the PUBACK.)
+        Gives its ticket. (Not MQTT's packet identifier: the broker frees that with the PUBACK.)
         """
         self._tickets += 1
-        self._flights[self._tickets] = _Flight(ranges, now_s if since_s is None else since_s)
+        self._flights[self._tickets] = _Flight(numbers, now_s if since_s is None else since_s)
         return self._tickets
 
     def answered(self, ticket: int, now_s: float, *, heard: bool = True) -> bool:
@@ -113,16 +88,18 @@ class Window:
         self._becomes_due(flight)
         return True
 
-    def acknowledged(self, ranges: Sequence[tuple[int, int]]) -> int:
-        """The controller has committed ``ranges``. How many of the numbers under way these were."""
+    def acknowledged(self, wanted: Sequence[Range]) -> int:
+        """The controller has committed ``wanted``, in any order. How many of the numbers under way these
+        were."""
+        gone = ranges.normalise(wanted)
         before = self.records
         for ticket, flight in tuple(self._flights.items()):
-            flight.left = without(flight.left, ranges)
+            flight.left = ranges.subtract(flight.left, gone)
             if not flight.left:
                 del self._flights[ticket]
                 self._allowed = min(self._limit, self._allowed + 1)
         for flight in self._due:
-            flight.left = without(flight.left, ranges)
+            flight.left = ranges.subtract(flight.left, gone)
         self._due = [flight for flight in self._due if flight.left]
         return before - self.records
 
@@ -156,9 +133,9 @@ class Window:
         flight = self._due.pop(0)
         return flight.left, flight.since_s
 
-    def still_due(self, ranges: Ranges, since_s: float) -> None:
+    def still_due(self, numbers: Ranges, since_s: float) -> None:
         """What ``take_due`` gave and did not fit into one message."""
-        self._due.append(_Flight(ranges, since_s))
+        self._due.append(_Flight(numbers, since_s))
         self._due.sort(key=lambda each: each.left[0])
 
     # --- how it stands -------------------------------------------------------------------------------
@@ -183,7 +160,7 @@ class Window:
     @property
     def records(self) -> int:
         """Numbers that were sent and are not acknowledged."""
-        return sum(count(each.left) for each in (*self._flights.values(), *self._due))
+        return sum(ranges.total(each.left) for each in (*self._flights.values(), *self._due))
 
     @property
     def oldest_s(self) -> float | None:

@@ -9,12 +9,17 @@ from typing import Any
 
 import pytest
 
+from plugmeter.bench.broker import find_mosquitto
 from plugmeter.commands.bench import BENCHES
+from plugmeter.errors import PlugmeterError
 
 
 def call(*words: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "plugmeter", "bench", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "plugmeter", "bench", *words],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode == 1 and "forbids the namespace" in done.stderr:
         pytest.skip(f"needs a network namespace: {done.stderr.strip()}")
@@ -104,6 +109,12 @@ def test_report() -> None:
         (["idle", "--seconds", "nan"], "is not within"),
         (["receive", "--events", "0"], "is not within 1 to 500000"),
         (["receive", "--events", "few"], "is no whole number"),
+        (["stop", "--times", "0"], "is not within 1 to 10000"),
+        (["telemetry", "--part", "all"], "invalid choice"),
+        (
+            ["telemetry", "--part", "rate", "--controller", "x {what}"],
+            "--controller 'x {what}' cannot be read",
+        ),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], said: str) -> None:
@@ -113,9 +124,64 @@ def test_mistakes_are_one_line(words: list[str], said: str) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def needs_mosquitto() -> None:
+    try:
+        find_mosquitto()
+    except PlugmeterError as error:
+        pytest.skip(f"needs mosquitto: {error}")
+
+
 def test_stop() -> None:
-    found = figures("stop", "--runs", "1")
-    assert found["cases"][0]["name"] == "SIGQUIT to stacks"
-    assert len(found["cases"]) == 4
-    assert all(len(each["ms"]) == 1 for each in found["cases"])
-    assert [goal["goal"] for goal in found["goals"]] == [100, 50]
+    needs_mosquitto()
+    found = figures("stop", "--times", "1", "--pending", "300", "--drain", "0.1")
+    assert [each["name"] for each in found["cases"]] == [
+        "SIGQUIT to stacks",
+        "300 pending, live broker",
+        "300 pending, silent broker",
+        "300 pending, no broker",
+    ]
+    assert all(len(each["ms"]) == 1 and each["killed"] == 0 for each in found["cases"])
+    live, *dead = found["cases"][1:]
+    assert live["left"] < 300 <= min(each["left"] for each in dead)
+    assert all(each["statuses"] == {"0": 1} for each in (live, *dead))
+
+
+def test_telemetry_reaches_the_controller() -> None:
+    needs_mosquitto()
+    found = figures("telemetry", "--part", "rate", "--runs", "1", "--seconds", "0.5")
+    assert set(found["rate"]) == {"controller", "acknowledger"}
+    for (run,) in found["rate"].values():
+        assert run["records"] > 0
+        assert run["produced"] == run["acknowledged"] > run["records"]
+    assert found["notes"] == []
+
+
+def test_telemetry_watches_the_memory() -> None:
+    needs_mosquitto()
+    found = figures("telemetry", "--part", "memory", "--backlog", "2000", "--drain", "2")
+    waiting, draining = found["memory"]
+    assert waiting["pending_after"] >= waiting["pending_before"] >= 2000
+    assert draining["pending_after"] < 2000
+    assert all(each["peak_mib"] >= each["last_mib"] > each["anonymous_mib"] > 1 for each in found["memory"])
+
+
+def test_a_controller_that_ends_is_an_error() -> None:
+    needs_mosquitto()
+    done = call("telemetry", "--part", "rate", "--runs", "1", "--controller", "sh -c 'echo no; exit 4'")
+    assert done.returncode == 1
+    assert "the controller has ended, with 4: no" in done.stderr
+
+
+def test_outbox_in_small_bursts() -> None:
+    found = figures("outbox", "--runs", "1", "--records", "100", "--bursts", "2")
+    assert [
+        (each["source"], each["burst"], each["acknowledged"], each["records"])
+        for each in found["small_bursts"]
+    ] == [
+        ("verdicts", 20, True, 40),
+        ("verdicts", 100, True, 200),
+        ("verdicts", 1_000, True, 2_000),
+        ("verdicts", 100, False, 200),
+        ("noise", 100, True, 200),
+    ]
+    assert all(each["bytes_per_record"] > 0 for each in found["small_bursts"])

@@ -225,3 +225,22 @@ def test_two_hups_and_a_term_in_the_middle_of_a_reload(tmp_path: Path, broker: M
         daemon.send(signal.SIGTERM)
         assert daemon.process.wait(60) == 0
         eventually(lambda: onlooker.document("status").get("state") == "stopped", "its last word")
+
+
+def test_a_password_that_was_mended_is_tried_at_once(tmp_path: Path) -> None:
+    """The breaker would wait for minutes; who reloads has done what it waits for."""
+    secret = tmp_path / "secret"
+    secret.write_text("wrong\n")
+    secret.chmod(0o600)
+    with Mosquitto(tmp_path, users={"device": "right"}) as broker:
+        config = configuration(tmp_path, broker.port)
+        broker_lines = f'username = "device"\npassword_file = "{secret}"\n'
+        config.write_text(config.read_text().replace("[mqtt]\n", f"[mqtt]\n{broker_lines}"))
+        with Daemon(tmp_path, config) as daemon:
+            eventually(lambda: daemon.figures()["link"]["state"] == "broken", "it is refused", 30)
+            secret.write_text("right\n")
+            daemon.send(signal.SIGHUP)
+            eventually(
+                lambda: (daemon.figures()["link"] or {}).get("state") == "connected", "it is let in", 60
+            )
+            assert daemon.stop() == 0

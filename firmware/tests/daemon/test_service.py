@@ -65,6 +65,7 @@ def test_all_that_is_published_is_what_the_schemas_say(tmp_path: Path, broker: M
         onlooker.await_state("log-level", "l1")
         eventually(lambda: "run-ended" in onlooker.kinds(), "a report", 90)
         eventually(lambda: "summary" in str(list(onlooker.last)), "a summary", 30)
+        eventually(lambda: len(onlooker.document("meta").get("ports", ())) == 4, "its ports", 30)
         daemon.send(signal.SIGHUP)
         daemon.await_notified("READY=1", times=2)
         assert daemon.stop() == 0
@@ -73,6 +74,18 @@ def test_all_that_is_published_is_what_the_schemas_say(tmp_path: Path, broker: M
         for topic in ("status", "meta", "summary", "reported"):
             for payload in onlooker.all[f"{BASE}/{topic}"]:
                 assert schemas.fault_of(topic, json.loads(payload)) is None, payload
+
+
+def test_meta_tells_who_plugs_where_also_after_the_run(tmp_path: Path, broker: Mosquitto) -> None:
+    config = configuration(tmp_path, broker.port)
+    with Onlooker(broker.port, acknowledges=True) as onlooker, Daemon(tmp_path, config) as daemon:
+        onlooker.command("start-run", "s1", {"rig": "injected", "sticks": 2, "cycles": 1, "ports": 3})
+        onlooker.await_state("start-run", "s1")
+        eventually(lambda: "run-ended" in onlooker.kinds(), "a report", 90)
+        ports = ["1-1", "1-2", "1-3"]
+        eventually(lambda: onlooker.document("meta").get("ports") == ports, "its ports are told", 30)
+        assert onlooker.document("meta")["rig"] == "injected"
+        assert daemon.stop() == 0
 
 
 def test_the_stages_are_told_to_systemd_in_order(tmp_path: Path, broker: Mosquitto) -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugmeter.lifecycle.audit import SIGNAL_MESSAGE_ID, SignalReceived, TransitionMade, rfc3339
+from plugmeter.lifecycle.audit import SIGNAL_MESSAGE_ID, SignalReceived, TransitionMade
 from plugmeter.lifecycle.journal import (
     VALUE_BYTES,
     Journal,
@@ -207,7 +207,7 @@ def test_a_signal_and_a_transition_as_fields_and_as_data() -> None:
         assert decode(encode(each.fields())) == each.fields()
         assert "\n" not in each.text()
     assert received.text() == "SIGTERM from an unknown command (pid 1, uid 0) while running"
-    assert received.data()["time"] == "2023-11-14T22:13:20.123457Z"
+    assert received.data()["time"] == "2023-11-14T22:13:20.123456Z"
     assert made.text() == "running -> terminating (term) after 1.500 s: why"
     assert made.data() == {
         "from": "running",
@@ -217,7 +217,6 @@ def test_a_signal_and_a_transition_as_fields_and_as_data() -> None:
         "spent_s": 1.5,
         "time": "2023-11-14T22:13:20.000000Z",
     }
-    assert rfc3339(0) == "1970-01-01T00:00:00.000000Z"
 
 
 def test_the_whole_life_in_the_journal(launch: Any, listener: Any) -> None:

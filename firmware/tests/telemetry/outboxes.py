@@ -24,6 +24,7 @@ class MemoryBatch:
     records: tuple[StoredRecord, ...]
     tombstones: tuple[Tombstone, ...]
     last: int
+    stream: str
 
 
 class MemoryOutbox:
@@ -82,15 +83,26 @@ class MemoryOutbox:
                 record = self._pending.get(number)
                 if record is not None:
                     if records and size + len(record.data) > most_bytes:
-                        return MemoryBatch(tuple(records), tuple(tombstones), last)
+                        return MemoryBatch(tuple(records), tuple(tombstones), last, self.stream)
                     records.append(record)
                     size += len(record.data)
                 last = number
-            return MemoryBatch(tuple(records), tuple(tombstones), last)
+            return MemoryBatch(tuple(records), tuple(tombstones), last, self.stream)
 
-    def acknowledge(self, ranges: Sequence[tuple[int, int]]) -> None:
+    def break_stream(self) -> None:
+        """The database was damaged: another stream begins, from number 1."""
         with self._lock:
-            for first, last in ranges:
+            self.stream = str(uuid.uuid4())
+            self.produced = 0
+            self.acknowledged.clear()
+            self._pending.clear()
+            self._tombstones.clear()
+
+    def acknowledge(self, wanted: Sequence[tuple[int, int]], *, stream: str | None = None) -> None:
+        with self._lock:
+            if stream not in (None, self.stream):
+                return
+            for first, last in wanted:
                 if first > self.produced:
                     self.absurd += 1
                 for number in range(first, min(last, self.produced) + 1):
@@ -105,8 +117,12 @@ class MemoryOutbox:
     def on_commit(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
 
-    def no_longer_on_commit(self, callback: Callable[[], None]) -> None:
+    def off_commit(self, callback: Callable[[], None]) -> None:
         self._callbacks = [each for each in self._callbacks if each != callback]
+
+    @property
+    def listeners(self) -> int:
+        return len(self._callbacks)
 
 
 def _last(tombstone: Tombstone) -> int:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plugmeter.moments import instant
 from plugmeter.sections import SECTIONS
 from plugmeter.telemetry import desired
 from plugmeter.telemetry.commands.message import Cleared, Refusal, Why
-from plugmeter.telemetry.commands.times import instant
 from plugmeter.telemetry.desired import FROM_AFAR, STARTS_LIMIT, Outcome, Standing, Wish
 
 LIMIT_NS = 600_000_000_000

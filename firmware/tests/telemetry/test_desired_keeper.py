@@ -109,6 +109,19 @@ def test_a_connection_from_before_proves_nothing(tmp_path: Path) -> None:
     assert device.said == ("w1", "in_effect")
 
 
+def test_a_connection_that_is_made_while_it_is_applied_counts(tmp_path: Path) -> None:
+    """The link is quicker than the rest of what there is to apply."""
+
+    def apply(config: Config) -> None:
+        device.now_ns += SECOND
+
+    device = Device(tmp_path, apply=apply, now_ns=10 * SECOND)
+    device.wish("w1", 120)
+    assert device.now_ns == 11 * SECOND and device.said == ("w1", "trial")
+    device.keeper.reached(10 * SECOND + 1)
+    assert device.said == ("w1", "in_effect")
+
+
 def test_a_retained_wish_that_was_rolled_back_is_not_tried_again(tmp_path: Path) -> None:
     device = Device(tmp_path)
     device.wish("w1", 120)
@@ -154,7 +167,7 @@ def test_a_configuration_that_ends_the_daemon_is_given_up_after_three_starts(tmp
 @pytest.mark.parametrize(
     ("document", "reason"),
     [
-        (b"{", "malformed: not JSON: "),
+        (b"{", "malformed: it is not JSON: "),
         (
             b'{"id": "w", "config": {"run": {"debounce_ms": 0}}}',
             "config desired w: run.debounce_ms = 0 ",
@@ -304,7 +317,7 @@ def test_a_wish_that_does_not_go_with_a_changed_file_any_more(tmp_path: Path) ->
     device.keeper.reached(device.now_ns)
     other = Config(run=Run(nominal_ms=1_500), commands=BASE.commands)
     with pytest.raises(config.ConfigError, match="debounce_ms = 2000 must be less than"):
-        device.keeper.rebase(other)
+        device.keeper.rebase(other, None)
     assert device.debounce_ms == 2_000
     again = Device(tmp_path, other)
     assert again.started == other
@@ -315,7 +328,7 @@ def test_a_wish_that_does_not_go_with_a_changed_file_any_more(tmp_path: Path) ->
 def test_a_changed_file_below_a_wish(tmp_path: Path) -> None:
     device = Device(tmp_path)
     device.wish("w1", 120)
-    now = device.keeper.rebase(Config(run=Run(nominal_ms=1_500), commands=BASE.commands))
+    now = device.keeper.rebase(Config(run=Run(nominal_ms=1_500), commands=BASE.commands), None)
     assert (now.run.debounce_ms, now.run.nominal_ms) == (120, 1_500)
 
 

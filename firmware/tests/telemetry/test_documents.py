@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from plugmeter.telemetry.documents import DOCUMENT_LIMIT_BYTES, DOCUMENTS_LIMIT, Document, Documents
+from plugmeter.telemetry.documents import (
+    DOCUMENT_LIMIT_BYTES,
+    DOCUMENTS_LIMIT,
+    PASSING_LIMIT,
+    Document,
+    Documents,
+)
 
 
 def test_the_latest_wins_and_all_come_again() -> None:
@@ -42,6 +48,24 @@ def test_bounds() -> None:
     assert documents.set(Document("7", b"known ones may change"))
     documents.remove("8")
     assert documents.set(Document("room again", b""))
+
+
+def test_answers_without_end_take_no_room_from_each_other_nor_from_the_lasting_ones() -> None:
+    documents = Documents()
+    documents.set(Document("status", b"online"))
+    for number in range(5_000):
+        assert documents.set(Document(f"cmd/{number}", b"accepted", passing=True))
+        assert documents.set(Document(f"cmd/{number}", b"successful", passing=True))
+    assert documents.forgotten == 5_000 - PASSING_LIMIT
+    documents.all_again()
+    there = []
+    while (document := documents.take(1_000)) is not None:
+        there.append(document.topic)
+    assert there == ["status", *(f"cmd/{number}" for number in range(5_000 - PASSING_LIMIT, 5_000))]
+    assert not documents.set(Document("cmd/4999", bytes(DOCUMENT_LIMIT_BYTES + 1), passing=True))
+    documents.set(Document("cmd/4998", b"lasting now"))
+    assert documents.set(Document("cmd/5000", b"", passing=True))
+    assert documents.forgotten == 5_000 - PASSING_LIMIT
 
 
 def test_one_that_the_broker_does_not_take_does_not_hold_up_the_others() -> None:

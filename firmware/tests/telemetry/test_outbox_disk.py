@@ -236,9 +236,11 @@ import json, os, random, sys, time
 from pathlib import Path
 from plugmeter.telemetry.outbox import Limits, Outbox
 from tests.telemetry.test_outbox_disk import draft, number_of, read_all
-outbox = Outbox(Path(sys.argv[1]), Limits(67_108_864, 0, 0.002), lambda line: print("told", line, flush=True))
+def tell(line):
+    os.write(1, f"told {line}\\n".encode())
+outbox = Outbox(Path(sys.argv[1]), Limits(67_108_864, 0, 0.002), tell)
 outbox.start()
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 sys.stdin.readline()
 def errors():
     return outbox.counters["write_errors"] + outbox.counters["read_errors"]
@@ -252,18 +254,25 @@ while time.monotonic() < end and (errors() < 3 or offered < 500):
         outbox.next_batch(0, 5, 10_000)
     if offered % 100 == 0:
         outbox.acknowledge([(1, 1)])
-print("more", flush=True)
+os.write(1, b"more\\n")
 sys.stdin.readline()
 flushed = outbox.flush(30)
 records, tombstones = read_all(outbox)
 account = outbox.account()
-print(json.dumps({
+os.write(1, json.dumps({
     "flushed": flushed, "offered": offered, "numbers": [number_of(each) for each in records],
     "tombstones": len(tombstones), "adds_up": account.adds_up, "counters": outbox.counters,
     "trouble": outbox.trouble, "stream": outbox.stream,
-}), flush=True)
+}).encode() + b"\\n")
 outbox.close()
 """
+
+
+def next_line(child: subprocess.Popen[str]) -> str:
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    assert line, "the child is gone"
+    return line
 
 
 @pytest.mark.parametrize(
@@ -289,10 +298,9 @@ def test_a_failing_disk_loses_nothing_and_doubles_nothing(tmp_path: Path, inject
         env={**os.environ, "PYTHONPATH": str(FIRMWARE)},
     )
     assert child.stdin is not None
-    assert child.stdout is not None
     injector = None
     try:
-        assert child.stdout.readline() == "ready\n"
+        assert next_line(child) == "ready\n"
         calls = injection.split(":")[0]
         command = [strace, "-f", "-p", str(child.pid), "-e", f"trace={calls}", "-e", f"inject={injection}"]
         injector = subprocess.Popen(
@@ -305,13 +313,13 @@ def test_a_failing_disk_loses_nothing_and_doubles_nothing(tmp_path: Path, inject
         child.stdin.write("\n")
         child.stdin.flush()
         told = []
-        while (line := child.stdout.readline()) != "more\n":
+        while (line := next_line(child)) != "more\n":
             told.append(line)
         injector.terminate()
         injector.wait()
         child.stdin.write("\n")
         child.stdin.flush()
-        while not (line := child.stdout.readline()).startswith("{"):
+        while not (line := next_line(child)).startswith("{"):
             told.append(line)
         found = json.loads(line)
         assert child.wait() == 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from plugmeter.telemetry.sender import Parcel, Sender
 from plugmeter.telemetry.window import Window
-from tests.telemetry.outboxes import MemoryOutbox, encode
+from tests.telemetry.outboxes import MemoryBatch, MemoryOutbox, encode
 
 
 def sender(outbox: MemoryOutbox, most: int = 20, limit: int = 1_000_000) -> tuple[Sender, Window]:
@@ -80,6 +80,17 @@ def test_a_record_that_never_fits_is_told_and_does_not_stop_the_others() -> None
     while (parcel := subject.next()) is not None:
         seen += numbers(parcel)
     assert seen == [1, 3] and subject.unsendable == [2]
+
+
+def test_a_broker_that_takes_hardly_anything_does_not_keep_the_thread() -> None:
+    outbox = MemoryOutbox()
+    subject, _ = sender(outbox, limit=100)
+    outbox.produce(1_000)
+    assert subject.next() is None
+    assert 0 < len(subject.unsendable) <= 100 and outbox.reads <= 100
+    for _ in range(1_000):
+        assert subject.next() is None
+    assert sorted(subject.unsendable) == list(range(1, 1_001))
 
 
 def test_a_broker_that_does_not_say_its_limit() -> None:
@@ -189,3 +200,48 @@ def test_whatever_happens_everything_is_acknowledged_in_the_end(steps: list[tupl
             outbox.acknowledge(parcel.ranges)
     assert outbox.pending == 0
     assert window.empty
+
+
+class Breaking(MemoryOutbox):
+    """Its database is found to be damaged between a read and the use of what was read."""
+
+    breaks = False
+
+    def next_batch(self, after: int, most_records: int, most_bytes: int) -> MemoryBatch:
+        batch = super().next_batch(after, most_records, most_bytes)
+        if self.breaks:
+            self.breaks = False
+            self.break_stream()
+        return batch
+
+
+def test_a_stream_that_breaks_while_it_is_read_mixes_no_numbers() -> None:
+    """Else the old stream's records would get the new one's name, which another record is to have."""
+    outbox = Breaking()
+    subject, window = sender(outbox)
+    old = outbox.stream
+    outbox.produce(150)
+    outbox.breaks = True
+    parcel = subject.next()
+    assert parcel is not None and json.loads(parcel.payload)["stream"] == old
+    window.sent(parcel.ranges, 0.0)
+    outbox.produce(3)
+    after = subject.next()
+    assert after is not None and json.loads(after.payload)["stream"] == outbox.stream != old
+    assert numbers(after) == [1, 2, 3] and after.again == 0
+    assert window.records == 0 and subject.highest == 3
+
+
+def test_what_is_due_of_an_old_stream_is_forgotten_with_it() -> None:
+    outbox = MemoryOutbox()
+    subject, window = sender(outbox)
+    outbox.produce(100)
+    parcel = subject.next()
+    assert parcel is not None
+    ticket = window.sent(parcel.ranges, 0.0)
+    outbox.break_stream()
+    outbox.produce(40)
+    window.refused(ticket)
+    after = subject.next()
+    assert after is not None and numbers(after) == list(range(1, 41))
+    assert json.loads(after.payload)["stream"] == outbox.stream and after.again == 0

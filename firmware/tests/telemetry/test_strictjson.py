@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -78,3 +79,22 @@ def test_as_deep_as_is_allowed() -> None:
     assert strictjson.decode(b"[[1],[2],[3]]", limit_bytes=99, depth=2) == [[1], [2], [3]]
     with pytest.raises(ValueError, match="more than 2 levels"):
         strictjson.decode(b"[[1],[[2]]]", limit_bytes=99, depth=2)
+
+
+@pytest.mark.parametrize("payload", [b"[]", b'"{}"', b"1", b"null"])
+def test_what_is_no_object(payload: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^it is not one JSON object: \{\.\.\.\}$"):
+        strictjson.decode_object(payload, limit_bytes=99)
+
+
+@given(st.dictionaries(TEXT, VALUES, max_size=4))
+def test_an_object_reads_as_itself_however_it_is_written(value: dict[str, object]) -> None:
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False), strictjson.canonical(value)):
+        assert strictjson.decode_object(text.encode(), limit_bytes=100_000) == value
+
+
+@given(st.dictionaries(st.text(), VALUES, max_size=4), st.randoms())
+def test_the_canonical_text_does_not_depend_on_the_order(value: dict[str, object], random: Random) -> None:
+    names = list(value)
+    random.shuffle(names)
+    assert strictjson.canonical({name: value[name] for name in names}) == strictjson.canonical(value)

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from plugmeter.telemetry.window import Ranges, Window, count, without
-
-_SPANS = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 12)), max_size=6)
+from plugmeter.telemetry.ranges import Ranges
+from plugmeter.telemetry.window import Window
 
 
 def numbers(ranges: Ranges | list[tuple[int, int]]) -> set[int]:
     return {number for first, last in ranges for number in range(first, last + 1)}
-
-
-def apart(spans: list[tuple[int, int]]) -> Ranges:
-    """Ascending ranges that do not overlap, of any spans."""
-    ranges: list[tuple[int, int]] = []
-    for first, length in sorted(spans):
-        if not ranges or first > ranges[-1][1]:
-            ranges.append((first, first + length))
-    return tuple(ranges)
-
-
-@given(_SPANS, _SPANS)
-def test_without(spans: list[tuple[int, int]], gone: list[tuple[int, int]]) -> None:
-    ranges, removed = apart(spans), [(first, first + length) for first, length in gone]
-    left = without(ranges, removed)
-    assert numbers(left) == numbers(ranges) - numbers(removed)
-    assert count(left) == len(numbers(left))
-    assert list(left) == sorted(left)
 
 
 class Model(RuleBasedStateMachine):

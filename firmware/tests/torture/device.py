@@ -123,6 +123,7 @@ def _print(outbox: Outbox, committed: int | None) -> None:
             {
                 "committed": committed,
                 "produced": account.produced,
+                "acknowledged": account.acknowledged,
                 "pending": account.pending,
                 "tombstoned": account.tombstoned,
                 "unannounced": account.unannounced,

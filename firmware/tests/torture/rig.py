@@ -58,6 +58,11 @@ class Life:
                 self.committed = max(self.committed, told["committed"] or 0)
                 self.last = told
 
+    @property
+    def acknowledged(self) -> int:
+        """As the device last told."""
+        return int(self.last.get("acknowledged", 0))
+
     def tell(self, order: str) -> None:
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
@@ -151,6 +156,15 @@ class Rig:
         eventually(
             lambda: life.committed >= before + more or life.process.poll() is not None,
             "the device commits", limit_s,
+        )  # fmt: skip
+        assert life.process.poll() is None, f"the device ended by itself: {self.log()}"
+
+    def await_acknowledged(self, more: int = 20) -> None:
+        """Until the controller has acknowledged ``more`` than before: the connection lives, and is in use."""
+        life, before = self.life, self.life.acknowledged
+        eventually(
+            lambda: life.acknowledged >= before + more or life.process.poll() is not None,
+            f"the controller acknowledges; {self.log()}", 60,
         )  # fmt: skip
         assert life.process.poll() is None, f"the device ended by itself: {self.log()}"
 

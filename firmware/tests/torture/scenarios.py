@@ -44,7 +44,7 @@ def restart_broker(folder: Path, times: int, seed: int = 2) -> Proof:
     with rig(folder) as it:
         it.start_device()
         for turn in range(times):
-            it.await_committed(20)
+            it.await_acknowledged()
             it.broker.restart(kill=turn % 2 == 1)
             time.sleep(chance.random() * 0.2)
         it.settle()
@@ -57,7 +57,7 @@ def kill_controller(folder: Path, times: int, seed: int = 3) -> Proof:
     with rig(folder) as it:
         it.start_device()
         for _ in range(times):
-            it.await_committed(50)
+            it.await_acknowledged()
             time.sleep(chance.random() * 0.3)
             it.stop_controller(signal.SIGKILL)
             it.start_controller()
@@ -72,7 +72,7 @@ def _between(do: Callable[[Rig], None], heal: bool = True) -> Callable[[Path, in
         with rig(folder) as it:
             it.start_device()
             for _ in range(times):
-                it.await_committed(20)
+                it.await_acknowledged()
                 do(it)
                 if heal:
                     time.sleep(0.1)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
+
+from plugmeter.bench.broker import Broker
+from plugmeter.bench.daemon import controller_command, plugmeter
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
@@ -40,3 +44,28 @@ def number(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return read
+
+
+def add_controller(parser: argparse.ArgumentParser) -> None:
+    """``--controller``: another one than ``plugmeter controller serve``."""
+    parser.add_argument(
+        "--controller",
+        metavar="COMMAND",
+        help="another controller than plugmeter's with SQLite: a command with {port} and {folder} in it",
+    )
+
+
+def controller(args: argparse.Namespace, broker: Broker, notes: list[str]) -> tuple[str, list[str]]:
+    """Its name and command. Where there is none (a device's binary), one who acknowledges and stores
+    nothing takes its place, and ``notes`` say so."""
+    installed = find_spec("plugmeter.commands.controller") is not None
+    command = controller_command(args.controller, broker.port, broker.folder, installed=installed)
+    if command is not None:
+        return "controller", command
+    notes.append("The controller is not in this plugmeter: acknowledged by one who stores nothing.")
+    return "acknowledger", acknowledger(broker)
+
+
+def acknowledger(broker: Broker) -> list[str]:
+    """The command of one who acknowledges and stores nothing."""
+    return plugmeter("bench", "telemetry", "--here", f'{{"role": "acknowledger", "port": {broker.port}}}')

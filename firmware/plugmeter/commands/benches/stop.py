@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
 
 from plugmeter.bench import stop
+from plugmeter.bench.broker import Broker, find_mosquitto, free_port
+from plugmeter.bench.daemon import DaemonFolder, Listener, plugmeter
+from plugmeter.bench.drafts import fill, pending
 from plugmeter.bench.goals import Goal
-from plugmeter.commands.benches.options import count
+from plugmeter.commands.benches.options import add_controller, controller, count, number
 from plugmeter.commands.benches.output import deliver, load_line, tell
+from plugmeter.errors import PlugmeterError
 from plugmeter.reporting.table import table
 
 NAME = "stop"
@@ -16,40 +24,51 @@ HELP = "how quickly it ends: SIGQUIT to stacks, SIGTERM to the end"
 EPILOG = """\
 examples:
   plugmeter bench stop
-  plugmeter bench stop --runs 1000
+  plugmeter bench stop --times 1000
 
-Each run is a process of its own. SIGQUIT: from the signal to the last of the stacks on standard error, while
-C code holds the interpreter's lock and another thread waits for it. SIGTERM: from the signal to the end of
-the process, of a daemon that has the real lifecycle and toy parts: with nothing to publish, with a broker
-that takes it all, and with a dead one, where the latency is what it takes beyond the deadline. A process that
-does not end by itself with status 0 is an error. Starting is not timed.
+Each stop is one of a new process. SIGQUIT: from the signal to the last of the stacks on standard error,
+while C code holds the interpreter's lock and another thread waits for it. SIGTERM: from the signal until the
+process of plugmeter run is gone, which is supervised as by systemd; starting is not timed. It has no rig.
+
+  live broker     mosquitto, and the controller with SQLite, on loopback. The records are put into the outbox
+                  before the daemon starts. Until SIGTERM mosquitto is stopped (SIGSTOP), so all of them are
+                  pending then, and the daemon has no session yet; it goes on (SIGCONT) with SIGTERM. So
+                  within the time is all of it: CONNACK, subscribing, publishing, the controller's commits and
+                  acknowledgements, the last documents, closing. One more stop before all others is not
+                  counted: it is the controller's first work.
+  silent broker   mosquitto stays stopped: connections are accepted, and nobody says anything.
+  no broker       connections are refused.
+
+With a dead broker the drain runs out, and the time is what is taken beyond its deadline (--drain). The memory
+of drains, which would make each deadline longer than the last, is cleared before each start. What does not
+end within the unit's TimeoutStopSec, and what it asked for beyond, is killed, and counted.
 """
 
-_DEAD_S = 0.3
-_PENDING = 10_000
-_PER_S = 100_000
-_TOYS = {
-    "nothing pending": (0, 0.0, 10.0),
-    f"{_PENDING:,} pending, live broker": (_PENDING, float(_PER_S), 10.0),
-    f"{_PENDING:,} pending, dead broker": (_PENDING, 0.0, _DEAD_S),
-}
-"""Name: pending records, acknowledgements a second, deadline of the drain in seconds."""
+_DRAIN_S = 0.2
+_LIVE_DRAIN_S = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``plugmeter bench stop``."""
     parser.add_argument(
-        "--runs", type=count(1, 10_000), default=20, metavar="N", help="how often each (default: 20)"
+        "--times", type=count(1, 10_000), default=20, metavar="N", help="how often each (default: 20)"
     )
-    parser.add_argument("--here", choices=["hold", *_TOYS], help=argparse.SUPPRESS)
-
-
-def cases() -> list[stop.Case]:
-    """What is stopped. Another daemon is another case here, and a goal in ``run``."""
-    return [
-        stop.Case(name, [*_program(), "--here", name], planned_s=0.0 if per_s or not pending else drain_s)
-        for name, (pending, per_s, drain_s) in _TOYS.items()
-    ]
+    parser.add_argument(
+        "--pending",
+        type=count(1, 1_000_000),
+        default=10_000,
+        metavar="N",
+        help="records in the outbox at SIGTERM (default: 10000)",
+    )
+    parser.add_argument(
+        "--drain",
+        type=number(0.1, 30),
+        default=_DRAIN_S,
+        metavar="S",
+        help=f"the deadline with a dead broker (default: {_DRAIN_S:g})",
+    )
+    add_controller(parser)
+    parser.add_argument("--here", choices=["hold"], help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,33 +76,108 @@ def run(args: argparse.Namespace) -> int:
     if args.here == "hold":
         stop.hold_the_lock()
         return 1  # nobody sent SIGQUIT
-    if args.here:
-        stop.be_the_toy(*_TOYS[args.here])
-    tell(f"{args.runs} times SIGQUIT")
-    found = [stop.measure_quits([*_program(), "--here", "hold"], args.runs)]
-    for case in cases():
-        tell(f"{args.runs} stops: {case.name}")
-        found.append(stop.measure_stops(case, args.runs))
+    tell(f"{args.times} times SIGQUIT")
+    quits = stop.measure_quits(plugmeter("bench", "stop", "--here", "hold"), args.times)
+    found = [quits]
+    goals = [Goal("SIGQUIT to stacks, the slowest", quits.ms[-1], 100, "ms", False)]
+    notes: list[str] = []
+    try:
+        find_mosquitto()
+        groups = [live(args, notes), silent(args), refused(args)]
+    except PlugmeterError as error:
+        notes.append(f"Without a live and a silent broker: {error}.")
+        groups = [refused(args)]
+    for group in groups:
+        with group as case:
+            tell(f"{args.times} stops: {case.name}")
+            timed = stop.measure_stops(case, args.times)
+        found.append(timed)
+        if case.planned_s:
+            goals.append(Goal(f"{case.name}: beyond, the slowest", timed.ms[-1], 50, "ms", False))
+        else:
+            goals.append(Goal(f"{case.name}: p99", timed.quantile(0.99), 1000, "ms", False))
+    goals.append(Goal("killed", sum(each.killed for each in found), 0, "", False))
     rows = [
         [each.name, f"{each.planned_ms:,.0f}"]
         + [f"{each.quantile(share):,.1f}" for share in (0.5, 0.99, 1.0)]
+        + [
+            ", ".join(f"{times} × {status}" for status, times in sorted(each.statuses.items())),
+            f"{each.killed}",
+            f"{each.left:,}",
+        ]
         for each in found
     ]
-    quits, *_, dead = found
-    goals = [
-        Goal("SIGQUIT to stacks, the slowest", quits.ms[-1], 100, "ms", False),
-        Goal("dead broker: beyond the deadline, the slowest", dead.ms[-1], 50, "ms", False),
-    ]
-    lines = [
-        f"{args.runs} times each",
-        "",
-        *table(["", "planned ms", "p50 ms beyond", "p99", "slowest"], rows, width=100),
-        load_line(),
-    ]
-    deliver(NAME, args.json, lines, {"runs": args.runs, "cases": [each.as_json() for each in found]}, goals)
+    header = ["", "planned ms", "p50 ms beyond", "p99", "slowest", "exit status", "killed", "left"]
+    lines = [f"{args.times} times each", "", *table(header, rows, width=110), *notes, load_line()]
+    figures = {
+        "times": args.times,
+        "pending": args.pending,
+        "cases": [each.as_json() for each in found],
+        "notes": notes,
+    }
+    deliver(NAME, args.json, lines, figures, goals)
     return 0
 
 
-def _program() -> list[str]:
-    python = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "plugmeter"]
-    return [*python, "bench", "stop"]
+@contextmanager
+def live(args: argparse.Namespace, notes: list[str]) -> Iterator[stop.Case]:
+    """Records pending, and a broker and a controller that take them from SIGTERM on."""
+    with ExitStack() as stack:
+        folder, broker = _folder(stack), _broker(stack)
+        name, command = controller(args, broker, notes)
+        listener = stack.enter_context(Listener(name, command, broker))
+
+        def before() -> None:
+            listener.look()
+            broker.resume()  # a stop that failed may have left it stopped
+            fill(folder.state, args.pending, tell)
+            broker.pause()
+
+        case = stop.Case(
+            f"{args.pending:,} pending, live broker",
+            folder.configure(broker.port, drain_s=_LIVE_DRAIN_S),
+            before=before,
+            on_term=broker.resume,
+            left=partial(pending, folder.state),
+        )
+        stop.measure_stops(case, 1)  # to warm the controller up
+        yield case
+
+
+@contextmanager
+def silent(args: argparse.Namespace) -> Iterator[stop.Case]:
+    """A broker that accepts connections and says nothing."""
+    with ExitStack() as stack:
+        folder, broker = _folder(stack), _broker(stack)
+        fill(folder.state, args.pending, tell)
+        broker.pause()
+        yield _dead(args, "silent broker", folder, broker.port)
+
+
+@contextmanager
+def refused(args: argparse.Namespace) -> Iterator[stop.Case]:
+    """No broker."""
+    with ExitStack() as stack:
+        folder = _folder(stack)
+        fill(folder.state, args.pending, tell)
+        yield _dead(args, "no broker", folder, free_port())
+
+
+def _dead(args: argparse.Namespace, name: str, folder: DaemonFolder, port: int) -> stop.Case:
+    return stop.Case(
+        f"{args.pending:,} pending, {name}",
+        folder.configure(port, drain_s=args.drain),
+        planned_s=args.drain,
+        before=folder.forget_drains,
+        left=partial(pending, folder.state),
+    )
+
+
+def _folder(stack: ExitStack) -> DaemonFolder:
+    path = stack.enter_context(tempfile.TemporaryDirectory(prefix="plugmeter-"))
+    return DaemonFolder(Path(path))
+
+
+def _broker(stack: ExitStack) -> Broker:
+    path = stack.enter_context(tempfile.TemporaryDirectory(prefix="plugmeter-"))
+    return stack.enter_context(Broker(Path(path)))

@@ -62,7 +62,11 @@
   async function refresh() {
     if (document.hidden) return;
     try {
-      const answer = await fetch(location.href, { cache: "no-store", credentials: "same-origin" });
+      const answer = await fetch(location.href, {
+        cache: "no-store",
+        credentials: "same-origin",
+        signal: AbortSignal.timeout(4 * EVERY_MS),
+      });
       if (!answer.ok && answer.status !== 404) throw new Error(String(answer.status));
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       const main = document.querySelector("main");

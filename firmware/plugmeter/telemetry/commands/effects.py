@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias
 
 from plugmeter.errors import PlugmeterError
-from plugmeter.telemetry.commands import strict
+from plugmeter.moments import rfc3339
+from plugmeter.telemetry import strictjson
 from plugmeter.telemetry.commands.answers import REASON_LIMIT
 from plugmeter.telemetry.commands.journal import Entry, Journal
 from plugmeter.telemetry.commands.message import State
-from plugmeter.telemetry.commands.operations import Operations, carry_out
-from plugmeter.telemetry.commands.times import rfc3339
+from plugmeter.telemetry.commands.operations import Interrupted, Operations, carry_out
 
 MOST_ATTEMPTS: Final = 3
 RESULT_LIMIT_BYTES: Final = 8_192
@@ -45,7 +45,7 @@ class Effects:
         self.executing: tuple[str, str, int] | None = None
         """(op, id, monotonic ns of its beginning) of what is being carried out."""
         self.restarting = False
-        """A restart was carried out: nothing more is, until it happens."""
+        """The daemon ends, by a command or not: nothing more is begun until the next one does."""
         self._journal = journal
         self._operations = operations
         self._tell = tell
@@ -123,22 +123,28 @@ class Effects:
             return
         self._tell(begun)
         end = self._effect(begun)
-        if begun.op == "restart" and end[0] is State.SUCCESSFUL:
-            self.restarting = True  # recover() tells its end
+        if end is None or (begun.op == "restart" and end[0] is State.SUCCESSFUL):
+            self.restarting = True  # recover() carries it on, or tells its end
         else:
             self._end_at_last(begun, end)
 
-    def _effect(self, entry: Entry) -> _End:
+    def _effect(self, entry: Entry) -> _End | None:
+        """How it ended; None where it was interrupted."""
         end: _End | None = None
+        is_defect = True
         self.executing = (entry.op, entry.id, time.monotonic_ns())
         try:
             result = carry_out(self._operations, entry.op, entry.id, json.loads(entry.arguments))
             end = (State.SUCCESSFUL, None, _bounded(result))
+            is_defect = False
+        except Interrupted:
+            is_defect = False
         except (PlugmeterError, OSError) as error:
             end = (State.FAILED, " ".join(str(error).split())[:REASON_LIMIT] or type(error).__name__, None)
+            is_defect = False
         finally:
             self.executing = None
-            if end is None:  # a defect of ours: it ends this thread, with its traceback
+            if is_defect:  # it ends this thread, with its traceback
                 self.defects += 1
                 kind = sys.exc_info()[0]
                 name = kind.__name__ if kind else "?"
@@ -170,5 +176,5 @@ class Effects:
 
 
 def _bounded(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    size = len(strict.canonical(result))
+    size = len(strictjson.canonical(result))
     return result if size <= RESULT_LIMIT_BYTES else {"omitted_bytes": size}

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from plugmeter.errors import PlugmeterError
-from plugmeter.telemetry.commands import strict
+from plugmeter.telemetry import database, strictjson
 from plugmeter.telemetry.commands.message import FINAL, Command, State
 
 FILE_NAME: Final = "commands.sqlite"
@@ -83,29 +83,37 @@ class Entry:
 class Journal:
     """Thread-safe. Whatever SQLite fails with becomes a PlugmeterError of one line; then nothing was written.
 
-    A file that is damaged is set aside beside its place (``set_aside``), never deleted, and a new one begins
-    with the mark ``lost_ns``: the time of that, ``now_ns``.
+    A file that is damaged is set aside beside its place (``set_aside``), never deleted, which ``tell`` is
+    told, and a new one begins with the mark ``lost_ns``: the time of that, ``now_ns``.
     """
 
-    def __init__(self, path: Path, now_ns: int, *, most_entries: int = MOST_ENTRIES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        now_ns: int,
+        *,
+        tell: Callable[[str], None] = lambda _: None,
+        most_entries: int = MOST_ENTRIES,
+    ) -> None:
         self._path = path
         self._most_entries = most_entries
         self._lock = threading.Lock()
         try:
-            self._database, self.set_aside = open_journal(path, now_ns)
-            with closing(self._database.execute("PRAGMA user_version")) as cursor:
-                version = cursor.fetchone()[0]
-            if version == 0:
-                self._create(now_ns if self.set_aside else None)
-            elif version != _VERSION:
-                raise PlugmeterError(
-                    f"{path} was made by another version of plugmeter (format {version}, not {_VERSION}):"
-                    " install that one, or move the file away"
-                )
+            opened = database.open_database(
+                path, _SCHEMA, _VERSION, tell=tell, aside_time=str(now_ns), leave_other_versions=True
+            )
+            self._database, self.set_aside = opened.connection, opened.set_aside
+            # Also where the power failed between that and the mark.
+            if opened.is_new and database.was_set_aside(path):
+                with self._transaction() as execute:
+                    execute("INSERT INTO marks VALUES ('lost', ?)", (now_ns,))
             with closing(self._database.execute("SELECT name, time_ns FROM marks")) as cursor:
                 self._marks: dict[str, int] = dict(cursor.fetchall())
-        except (sqlite3.Error, OSError) as error:
-            raise PlugmeterError(f"the journal of commands {path} cannot be opened: {error}") from None
+        except PlugmeterError as error:
+            raise PlugmeterError(f"the journal of commands cannot be opened: {error}") from None
+        except sqlite3.Error as error:
+            words = database.in_words(error, path)
+            raise PlugmeterError(f"the journal of commands {path} cannot be opened: {words}") from None
 
     @property
     def forgotten_ns(self) -> int:
@@ -174,7 +182,7 @@ class Journal:
                     "UPDATE commands SET state = ?, reason = ?, result = ?, changed_ns = ?"
                     " WHERE id = ? AND state IN ('accepted', 'executing')",
                     (
-                        str(state), reason, None if result is None else strict.canonical(result), now_ns,
+                        str(state), reason, None if result is None else strictjson.canonical(result), now_ns,
                         command_id,
                     ),
                 ),
@@ -192,14 +200,6 @@ class Journal:
         """Nothing is lost if it is never called."""
         with self._errors(), self._lock:
             self._database.close()
-
-    def _create(self, lost_ns: int | None) -> None:
-        with self._transaction() as execute:
-            for statement in _SCHEMA.split(";\n"):
-                execute(statement)
-            if lost_ns is not None:
-                execute("INSERT INTO marks VALUES ('lost', ?)", (lost_ns,))
-            execute(f"PRAGMA user_version = {_VERSION}")
 
     def _make_room(self, now_ns: int) -> int:
         """Forget the first to have expired, if the journal is full. Gives the latest expiry of those."""
@@ -259,43 +259,8 @@ class Journal:
         try:
             yield
         except sqlite3.Error as error:
-            raise PlugmeterError(f"the journal of commands {self._path} cannot be used: {error}") from None
-
-
-def open_journal(path: Path, now_ns: int) -> tuple[sqlite3.Connection, Path | None]:
-    """The database, and where a damaged one was set aside (None: there was none).
-
-    This is the one seam to ``telemetry.database``. The connection: autocommit (isolation_level None), any
-    thread (check_same_thread False), WAL, synchronous=FULL. Raises sqlite3.Error and OSError.
-    """
-    try:
-        return _connected(path), None
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):  # no space, no permission: it is not the file's fault
-            raise
-    aside = path.with_name(f"{path.name}.corrupt-{now_ns}")
-    for suffix in ("", "-wal", "-shm"):
-        part = Path(f"{path}{suffix}")
-        if part.exists():
-            part.rename(f"{aside}{suffix}")
-    return _connected(path), aside
-
-
-def _connected(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-    sound = False
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        with closing(database.execute("PRAGMA quick_check(1)")) as cursor:
-            said = cursor.fetchone()[0]
-        if said != "ok":
-            raise sqlite3.DatabaseError(said)
-        sound = True
-    finally:
-        if not sound:
-            database.close()
-    return database
+            words = database.in_words(error, self._path)
+            raise PlugmeterError(f"the journal of commands {self._path} cannot be used: {words}") from None
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:

@@ -18,12 +18,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
+from plugmeter.moments import NS, instant, rfc3339
 from plugmeter.settings import nearest, shown
-from plugmeter.telemetry.commands import arguments, strict
-from plugmeter.telemetry.commands.times import NS, instant, rfc3339
+from plugmeter.telemetry import strictjson
+from plugmeter.telemetry.commands import arguments
 from plugmeter.telemetry.topics import ROOT
 
 PAYLOAD_LIMIT_BYTES: Final = 16_384
+DEPTH_LIMIT: Final = 16
+"""How deep objects and lists may be in each other: ours need 5."""
 TOPIC_LIMIT_BYTES: Final = 256
 """Of a topic that is answered."""
 LONGEST_VALIDITY_NS: Final = 31 * 86_400 * NS
@@ -98,7 +101,7 @@ class Command:
     @property
     def text(self) -> str:
         """The arguments as canonical JSON: two commands with the same op, id and text are one."""
-        return strict.canonical(self.arguments)
+        return strictjson.canonical(self.arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +157,8 @@ def parse(
     if size > PAYLOAD_LIMIT_BYTES:
         return Refusal(Why.TOO_LARGE, f"{size} bytes; a command has at most {PAYLOAD_LIMIT_BYTES}")
     try:
-        outer = strict.read_object(payload)
-    except strict.MalformedError as error:
+        outer = strictjson.decode_object(payload, limit_bytes=PAYLOAD_LIMIT_BYTES, depth=DEPTH_LIMIT)
+    except ValueError as error:
         return Refusal(Why.MALFORMED, str(error))
     if "signed" not in outer and "signature" not in outer:
         state = outer.get("state")
@@ -236,8 +239,10 @@ def opened(outer: dict[str, Any], verify: Verify | None) -> tuple[dict[str, Any]
         if not verify(text.encode("utf-8"), raw):
             return Refusal(Why.BAD_SIGNATURE, "not signed with this device's key, or changed since"), False
     try:
-        return strict.read_object(text), verify is not None
-    except strict.MalformedError as error:
+        raw_text = text.encode("utf-8")
+        inner = strictjson.decode_object(raw_text, limit_bytes=len(raw_text), depth=DEPTH_LIMIT)
+        return inner, verify is not None
+    except ValueError as error:
         return Refusal(Why.MALFORMED, f'"signed": {error}'), False
 
 
@@ -295,7 +300,7 @@ def state_document(
     op: str, command_id: str, state: State, reason: str | None, result: object, time_ns: int
 ) -> bytes:
     """The answer: retained on the command's topic. ``result`` is JSON-able, ``time_ns`` wall time."""
-    return strict.canonical(
+    return strictjson.canonical(
         {
             "state": state,
             "op": op,

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from plugmeter.errors import PlugmeterError
+
+
+class Interrupted(PlugmeterError):
+    """The daemon ends before the operation does. It has not failed: the next daemon carries it on."""
+
 
 class Operations(Protocol):
     """One method an operation. All are called from the operator's effect thread, one at a time.
 
     Each gets the command's id, gives a result that is JSON (at most ``operator.RESULT_LIMIT_BYTES``, or only
     its size is told) and raises PlugmeterError for a failure whose text the controller gets. After a power
-    cut or a kill in the middle it is called again with the same id: it must then come to the same outcome,
-    without doing again what that id has done. It ends within reasonable time, since the next command waits
-    for it: start_run returns when the run has begun, not when it has ended.
+    cut or a kill in the middle, or where it raised Interrupted, it is called again with the same id: it must
+    then come to the same outcome, without doing again what that id has done. It ends within reasonable time,
+    since the next command waits for it: start_run returns when the run has begun, not when it has ended.
     """
 
     def start_run(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]: ...

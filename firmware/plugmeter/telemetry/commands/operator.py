@@ -132,8 +132,8 @@ class Operator:
         return self._effects.executing
 
     def configure(self, accept: Collection[str], public_key: PublicKey | None) -> None:
-        """From now on obey these, signed with this key's private one if there is a key. What was accepted
-        before is carried out."""
+        """From the next message on other operations are obeyed, or of another signer. What was accepted
+        already stands."""
         self._accept = tuple(accept)
         self._verify = public_key.verify if public_key else None
 
@@ -141,6 +141,9 @@ class Operator:
         """Take in a message. Never blocks, never raises."""
         size = len(inbound.payload)
         payload = inbound.payload if size <= message.PAYLOAD_LIMIT_BYTES else b""
+        if self._closing:  # the next daemon gets what the broker has kept
+            self._count("turned_away")
+            return
         try:
             self._intake.put_nowait(_Item(inbound.topic, payload, size, inbound.retain))
         except queue.Full:

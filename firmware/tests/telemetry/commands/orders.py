@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from plugmeter.errors import PlugmeterError
+from plugmeter.moments import NS, instant, rfc3339
 from plugmeter.telemetry.commands.journal import Journal
 from plugmeter.telemetry.commands.operator import Limits, Operator
 from plugmeter.telemetry.commands.signing import PublicKey
-from plugmeter.telemetry.commands.times import NS, instant, rfc3339
 from plugmeter.telemetry.topics import Topics
 
 DEVICE = "lab-3"

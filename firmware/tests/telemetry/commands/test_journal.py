@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 
 from plugmeter.errors import PlugmeterError
+from plugmeter.moments import NS
 from plugmeter.telemetry.commands.journal import Entry, Journal, JournalFullError
 from plugmeter.telemetry.commands.message import FINAL, Command, State, admit
-from plugmeter.telemetry.commands.times import NS
 from tests.telemetry.commands.orders import NOW_NS
 
 
@@ -164,10 +164,30 @@ def test_what_another_version_wrote_is_left_alone(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("place", ["no/such/folder/commands.sqlite", ""])
-def test_a_place_where_none_can_be(tmp_path: Path, place: str) -> None:
-    with pytest.raises(PlugmeterError, match=r"^the journal of commands .* cannot be opened: .*$"):
-        Journal(tmp_path / place, NOW_NS)
+def test_a_place_where_none_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        PlugmeterError, match=r"^the journal of commands cannot be opened: .*/file is no folder"
+    ):
+        Journal(tmp_path / "file" / "commands.sqlite", NOW_NS)
+
+
+def test_a_power_cut_between_setting_aside_and_the_mark_leaves_no_hole_for_replays(path: Path) -> None:
+    path.write_bytes(b"no database at all")
+    journal = Journal(path, NOW_NS)
+    journal.close()
+    for suffix in ("", "-wal", "-shm"):  # as if the new one had not been made yet
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+    again = Journal(path, NOW_NS + 7)
+    assert (again.set_aside, again.lost_ns) == (None, NOW_NS + 7)
+    again.close()
+
+
+def test_it_is_told_what_was_set_aside(path: Path) -> None:
+    path.write_bytes(b"no database at all")
+    told: list[str] = []
+    Journal(path, NOW_NS, tell=told.append).close()
+    assert len(told) == 1 and f"commands.sqlite.corrupt-{NOW_NS}" in told[0]
 
 
 def test_a_power_cut_anywhere_leaves_all_that_was_committed(tmp_path: Path) -> None:

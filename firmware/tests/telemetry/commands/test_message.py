@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plugmeter.moments import NS, instant, rfc3339
 from plugmeter.telemetry.commands import message
 from plugmeter.telemetry.commands.message import Cleared, Command, Echo, Refusal, State, Why
-from plugmeter.telemetry.commands.times import NS, instant, rfc3339
 from tests.telemetry.commands.orders import ARGUMENTS, DEVICE, NOW_NS, OPS, TOPICS, document, payload
 
 TOPIC = TOPICS.command("selftest", "a1")
@@ -119,7 +119,7 @@ def test_a_message_of_the_largest_size_and_a_larger_one() -> None:
 
 def test_what_is_no_json_is_refused_with_the_place() -> None:
     assert refused(data=b'{"state": init}') == Refusal(
-        Why.MALFORMED, "not JSON: Expecting value at character 11"
+        Why.MALFORMED, "it is not JSON: JSON is malformed: invalid character (byte 10)"
     )
 
 
@@ -153,7 +153,7 @@ def test_admitted_until_it_expires() -> None:
     late = message.admit(command(), OPS, expires_ns + 1)
     assert late == Refusal(
         Why.EXPIRED,
-        "at 2026-11-22T10:10:00.000Z; this device has 2026-11-22T10:10:00.000Z: send it anew",
+        "at 2026-11-22T10:10:00.000000Z; this device has 2026-11-22T10:10:00.000000Z: send it anew",
     )
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from plugmeter.moments import NS, rfc3339
 from plugmeter.telemetry.commands import message, signing
 from plugmeter.telemetry.commands.message import State
 from plugmeter.telemetry.commands.operator import Limits
-from plugmeter.telemetry.commands.times import NS, rfc3339
 from tests.telemetry.commands.orders import (
     ARGUMENTS,
     NOW_NS,
@@ -141,7 +141,7 @@ def test_garbage_on_a_topic_does_not_take_its_commands_state(tmp_path: Path) -> 
         (
             sent(expires=rfc3339(NOW_NS - NS)),
             {},
-            "expired: at 2026-11-22T09:59:59.000Z; this device has ",
+            "expired: at 2026-11-22T09:59:59.000000Z; this device has ",
         ),
         (sent(), {"accept": ("resync",)}, "not_accepted: selftest is not in this device's commands.accept"),
         (Message(TOPICS.command("reboot", "a1"), payload("reboot")), {}, 'unknown_op: "reboot"; '),
@@ -371,6 +371,8 @@ def test_closing_does_not_wait_for_ever(tmp_path: Path) -> None:
     desk.operations.gate.set()
     assert desk.operator.close(60)
     assert desk.until_state("selftest", "a1", "successful")
+    desk.say(sent("resync", "too-late"))
+    assert desk.operator.counters["turned_away"] == 1
     desk.journal.close()
 
 

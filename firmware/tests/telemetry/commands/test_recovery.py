@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from plugmeter.moments import NS
 from plugmeter.telemetry.commands.message import Command, State
-from plugmeter.telemetry.commands.times import NS
+from plugmeter.telemetry.commands.operations import Interrupted
 from tests.telemetry.commands.orders import ARGUMENTS, NOW_NS, Desk, sent, until
 
 KILLS = 20
@@ -72,6 +73,22 @@ def test_after_a_restart_was_carried_out_nothing_is_until_it_happens(tmp_path: P
         assert again.states("restart", "a1") == ["successful"]
         again.until_state("resync", "c2", "successful")
         assert [call[1] for call in again.operations.calls] == ["c1", "c2"]
+
+
+def test_what_an_orderly_end_interrupts_has_not_failed_and_is_carried_on(tmp_path: Path) -> None:
+    with Desk(tmp_path) as desk:
+        desk.operations.failures["a1"] = Interrupted("the daemon is stopping")
+        desk.say(sent("selftest"))
+        desk.say(sent("resync", "c1"))
+        desk.until_state("resync", "c1", "accepted")
+        until(lambda: desk.operations.calls, "it was begun")
+    assert desk.states("selftest", "a1") == ["accepted", "executing"]
+    assert [call[1] for call in desk.operations.calls] == ["a1"]  # and nothing after it
+    assert desk.operator.counters["defects"] == 0
+    with Desk(tmp_path) as again:
+        again.until_state("selftest", "a1", "successful")
+        again.until_state("resync", "c1", "successful")
+    assert [call[1] for call in again.operations.calls] == ["a1", "c1"]
 
 
 def test_a_hardware_test_is_not_begun_twice(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugmeter.telemetry.commands.times import NS, instant, rfc3339
+from plugmeter.moments import NS, instant, rfc3339
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,24 @@ def test_any_text_is_a_time_or_none(text: str) -> None:
 
 
 @given(st.integers(946_684_800 * NS, 7_258_118_400 * NS - 1))
-def test_a_time_that_we_write_reads_back_to_the_millisecond(time_ns: int) -> None:
-    assert instant(rfc3339(time_ns)) == time_ns // 1_000_000 * 1_000_000
+def test_a_time_that_we_write_reads_back_to_the_microsecond(time_ns: int) -> None:
+    assert instant(rfc3339(time_ns)) == time_ns // 1_000 * 1_000
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000000Z"),
+        (-1, "1969-12-31T23:59:59.999999Z"),
+        (1_795_339_800 * NS + 999, "2026-11-22T09:30:00.000000Z"),
+        (1_795_339_800 * NS + 1_000, "2026-11-22T09:30:00.000001Z"),
+        (2**63, "2262-04-11T23:47:16.854775Z"),
+        (10**40, "9999-12-31T23:59:59.999999Z"),
+        (-(10**40), "0001-01-01T00:00:00.000000Z"),
+    ],
+)
+def test_what_we_write(time_ns: int, text: str) -> None:
+    assert rfc3339(time_ns) == text
 
 
 @given(st.integers(-(2**80), 2**80))
