@@ -56,6 +56,7 @@ class Daemon:
         self._before = before
         self._more = more
         self._starts = 0
+        self._listeners: list[socket.socket] = []
 
     def __enter__(self) -> Daemon:
         self.start()
@@ -65,6 +66,8 @@ class Daemon:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        for listener in self._listeners:  # so that no thread of ours is left for the tests to come
+            listener.shutdown(socket.SHUT_RDWR)
 
     def start(self, *, wait: bool = True) -> None:
         """Start it, and wait until it is ready."""
@@ -73,6 +76,7 @@ class Daemon:
         self.notifications: list[str] = []
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         listener.bind(str(address))
+        self._listeners.append(listener)
         threading.Thread(target=self._listen, args=(listener,), daemon=True).start()
         with open(self.folder / "daemon.log", "ab") as log:
             self.process = subprocess.Popen(
