@@ -117,8 +117,8 @@ def test_a_run_that_finds_no_descriptor_free_is_tried_again(tmp_path: Path, brok
         pid = daemon.process.pid
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         eventually(lambda: onlooker.kinds().count("run-started") == 1, "the run")
-        # What is open stays so; nothing more can be opened.
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, before[1]))
+        # What is open stays so; nothing more can be opened. Not 1: poll(2) refuses more than the limit.
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (8, before[1]))
         os.kill(runner_of(daemon), signal.SIGKILL)
         eventually(lambda: "no run can be begun" in daemon.log(), f"it cannot; {daemon.log()}", 30)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
