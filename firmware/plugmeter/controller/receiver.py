@@ -11,7 +11,6 @@ The session is clean and ends with the connection: what a broker has not deliver
 
 from __future__ import annotations
 
-import os
 import random
 import select
 import socket
@@ -37,6 +36,7 @@ from plugmeter.progress import Progress
 from plugmeter.telemetry import acks, envelope, ranges
 from plugmeter.telemetry.ranges import Ranges
 from plugmeter.telemetry.topics import Topics, every_device
+from plugmeter.wakeup import Wakeup
 
 GROUP_EVENTS: Final = 1_000
 """So many are enough for a commit. A device has 20 messages of 100 records under way as a rule, and waits
@@ -99,7 +99,7 @@ class Receiver:
         self._share = share
         self._tell = tell
         self._linger_s = linger_s
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wakeup = Wakeup()
         self._stopping = False
         self._thread = threading.Thread(target=self._main, name="receiver", daemon=True)
         self._failure: BaseException | None = None
@@ -140,7 +140,7 @@ class Receiver:
     def stop(self, timeout_s: float = 30.0) -> bool:
         """Commit what was read, acknowledge it, disconnect. False where that took too long."""
         self._stopping = True
-        os.eventfd_write(self._wake, 1)
+        self._wakeup.wake()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -177,7 +177,7 @@ class Receiver:
         finally:
             self._drop()
             self._change("stopped", "")
-            os.close(self._wake)
+            self._wakeup.close()
 
     def _turn(self) -> None:
         now = time.monotonic()
@@ -204,7 +204,7 @@ class Receiver:
 
     def _wait(self, patience_s: float) -> None:
         poller = select.poll()
-        poller.register(self._wake, select.POLLIN)
+        poller.register(self._wakeup, select.POLLIN)
         connection = self._client.socket() if self._client else None
         if connection is not None and self._client is not None:
             poller.register(connection, select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any, Final, TypeVar
 from plugmeter.errors import PlugmeterError
 from plugmeter.lifecycle.signals import Caught
 from plugmeter.lifecycle.stages import Event
+from plugmeter.wakeup import Wakeup
 
 Result = TypeVar("Result")
 
@@ -59,7 +59,7 @@ class Inbox:
         """Events that were there already."""
         self.refused = 0
         """Calls that found it full."""
-        self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wakeup = Wakeup()
         self._room = threading.Condition()
         self._signals: deque[Caught] = deque()
         self._events: dict[Event, str] = {}
@@ -68,12 +68,11 @@ class Inbox:
 
     def fileno(self) -> int:
         """For a selector."""
-        return self._descriptor
+        return self._wakeup.fileno()
 
     def wake(self) -> None:
         """Have the conductor look at everything soon; harmless once it is closed."""
-        with self._room:
-            self._wake()
+        self._wakeup.wake()
 
     def signal(self, caught: Caught) -> bool:
         """Whether it was taken within a second."""
@@ -81,7 +80,7 @@ class Inbox:
             if not self._room.wait_for(lambda: self._closed or len(self._signals) < MOST_SIGNALS, _WAIT_S):
                 return False
             self._signals.append(caught)
-            self._wake()
+            self._wakeup.wake()
             return True
 
     def post(self, event: Event, reason: str = "") -> None:
@@ -91,7 +90,7 @@ class Inbox:
                 self.coalesced += 1
             else:
                 self._events[event] = reason
-            self._wake()
+            self._wakeup.wake()
 
     def call(self, function: Callable[[], Result]) -> Future[Result]:
         """Have the main thread run it. Raises PlugmeterError when too many wait, or the end has come."""
@@ -101,17 +100,13 @@ class Inbox:
                 self.refused += 1
                 raise PlugmeterError("the daemon is busy; ask again later")
             self._calls.append(Call(function, future))
-            self._wake()
+            self._wakeup.wake()
         return future
 
     def take(self) -> Taken:
         """Everything that is there, and it is empty."""
         with self._room:
-            if not self._closed:
-                try:
-                    os.eventfd_read(self._descriptor)
-                except BlockingIOError:
-                    pass  # nobody woke us
+            self._wakeup.lower()
             taken = Taken(tuple(self._signals), tuple(self._events.items()), tuple(self._calls))
             self._signals.clear()
             self._events.clear()
@@ -124,13 +119,8 @@ class Inbox:
         with self._room:
             calls = tuple(self._calls)
             self._calls.clear()
-            if not self._closed:
-                self._closed = True
-                os.close(self._descriptor)
+            self._closed = True
+            self._wakeup.close()
             self._room.notify_all()
         for call in calls:
             call.future.cancel()
-
-    def _wake(self) -> None:
-        if not self._closed:
-            os.eventfd_write(self._descriptor, 1)

@@ -12,6 +12,7 @@ from typing import Final, cast
 
 from plugmeter.telemetry.breaker import Kind
 from plugmeter.telemetry.failures import Failure, LinkError, of_error
+from plugmeter.wakeup import Wakeup
 
 _MOST_ADDRESSES: Final = 8
 _LEAST_TRY_S: Final = 1.0
@@ -29,14 +30,12 @@ class Lookup:
 
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
-        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._lock = threading.Lock()
-        self._closed = False
+        self._done = Wakeup()
         self.result: list[Address] | OSError | None = None
         threading.Thread(target=self._run, name="link-lookup", daemon=True).start()
 
     def fileno(self) -> int:
-        return self._event
+        return self._done.fileno()
 
     def _run(self) -> None:
         result: list[Address] | OSError
@@ -46,16 +45,11 @@ class Lookup:
             result = error
         except UnicodeError:  # a label of more than 63 characters, or an empty one
             result = socket.gaierror(socket.EAI_NONAME, "it is no host name")
-        with self._lock:
-            self.result = result
-            if not self._closed:
-                os.eventfd_write(self._event, 1)
+        self.result = result
+        self._done.wake()
 
     def close(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                os.close(self._event)
+        self._done.close()
 
 
 def _addresses(host: str, port: int, flags: int) -> list[Address]:

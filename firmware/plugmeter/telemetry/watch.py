@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import selectors
-import threading
+
+from plugmeter.wakeup import Wakeup
 
 
 class Watch:
     """``wake`` from any thread, also after ``close``; the rest is the link's."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._wake_fd: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wakeup = Wakeup()
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake_fd, selectors.EVENT_READ)
+        self._selector.register(self._wakeup, selectors.EVENT_READ)
         self._watched: tuple[int, int] | None = None
 
     def wake(self) -> None:
         """End the wait that goes on, or else the next one at once."""
-        with self._lock:
-            if self._wake_fd is not None:
-                os.eventfd_write(self._wake_fd, 1)
+        self._wakeup.wake()
 
     def wait(self, seconds: float) -> tuple[bool, bool]:
         """Whether the descriptor is readable, and writable; neither where it was time, or we were woken."""
         readable = writable = False
         for key, events in self._selector.select(seconds):
-            if key.fd == self._wake_fd:
-                os.eventfd_read(key.fd)
+            if key.fd == self._wakeup.fileno():
+                self._wakeup.lower()
             else:
                 readable = bool(events & selectors.EVENT_READ)
                 writable = bool(events & selectors.EVENT_WRITE)
@@ -47,8 +44,5 @@ class Watch:
 
     def close(self) -> None:
         """Idempotent."""
-        with self._lock:
-            if self._wake_fd is not None:
-                self._selector.close()
-                os.close(self._wake_fd)
-                self._wake_fd = None
+        self._selector.close()
+        self._wakeup.close()

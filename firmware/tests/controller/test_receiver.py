@@ -319,3 +319,9 @@ def test_the_receiver_ends_at_once_while_nobody_answers(store: Store, broker: Mo
             eventually(lambda: receiver.progress.wakeups > 0, "it has begun")
     finally:
         broker.resume()
+
+
+def test_a_receiver_that_has_ended_can_be_stopped_again(store: Store, broker: Mosquitto) -> None:
+    with receiving(store, broker.port) as (receiver, _):
+        assert receiver.stop()
+        assert receiver.stop()
