@@ -68,8 +68,9 @@ class Observer:
         parts.append(f"broker {link.state}" if link is not None else "no broker")
         return "; ".join(part for part in parts if part)
 
-    def figures(self) -> Figures:
-        """Everything at this moment."""
+    def figures(self, *, exact: bool = False) -> Figures:
+        """Everything at this moment; the outbox's books a second ago at the most, or, ``exact``, as they are
+        on the disk, which may hang."""
         service = self._service
         return Figures(
             now_ns=time.monotonic_ns(),
@@ -77,7 +78,7 @@ class Observer:
             device=service.device,
             pid=os.getpid(),
             stage=service.conductor.stage.value,
-            outbox=_outbox_figures(service),
+            outbox=_outbox_figures(service, exact=exact),
             link=_link_figures(service),
             run=service.runs.figures if service.runs is not None else None,
             process=self._reader.read(threads=False, kinds=False),
@@ -96,7 +97,7 @@ class Observer:
 
     def health(self, reason: str) -> HealthSnapshot:
         """The snapshot that outlives us."""
-        figures = self.figures()
+        figures = self.figures(exact=not self._outbox_is_stuck)
         process, outbox = figures.process, figures.outbox
         return HealthSnapshot(
             time_ns=time.time_ns(),
@@ -124,6 +125,10 @@ class Observer:
             drains=figures.last_drains,
             drain_counts=figures.drains,
         )
+
+    @property
+    def _outbox_is_stuck(self) -> bool:
+        return any(each.name == "stuck" and each.worker == "outbox" for each in self._doctor.findings)
 
     def _workers(self) -> list[Progress]:
         found: list[Progress] = [*self._service.workers(), self._service.conductor.progress]
@@ -164,7 +169,10 @@ class Observer:
         elif finding.remedy == "restart_worker" and finding.worker == "metrics":
             service.restart_metrics()
         elif finding.remedy == "restart_worker" and finding.worker == "link":
-            service.restart_link()
+            if self._outbox_is_stuck:
+                LOG.warning("the link is left alone: it waits for the same disk as the outbox")
+            else:
+                service.restart_link()
         elif finding.remedy == "restart_worker" and service.runs is not None:
             runner = service.runs.runner
             if runner is not None:
@@ -180,10 +188,10 @@ def _limits(config: Config) -> DiagnosisLimits:
     )
 
 
-def _outbox_figures(service: Service) -> OutboxFigures | None:
+def _outbox_figures(service: Service, *, exact: bool) -> OutboxFigures | None:
     if service.outbox is None:
         return None
-    account = service.outbox.account()
+    account = service.outbox.account() if exact else service.outbox.glance()
     return OutboxFigures(
         stream=account.stream,
         produced=account.produced,

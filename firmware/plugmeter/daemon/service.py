@@ -178,12 +178,12 @@ class Service:
     def end_intake(self) -> None:
         """No new commands, no new runs; the one under way ends with its report. Probes find no listener."""
         self._stopping = True
-        if self._metrics is not None:
-            self._metrics.close(0.5)
         if self._operator is not None:
             self._operator.close(0.0)
         if self._runs is not None:
             self._runs.close()
+        if self._metrics is not None:
+            self._metrics.close(0.5)  # the run needs as long to end, while a request is waited for
 
     def intake(self) -> Sequence[Work]:
         """What the run has still to say."""
@@ -645,7 +645,7 @@ class Service:
         if self._link is None or self._observer is None or self._outbox is None:
             return
         run_id = self._runs.run_id if self._runs is not None else ""
-        summary = documents.summary(self._observer.figures(), self._outbox.account(), run_id, time.time_ns())
+        summary = documents.summary(self._observer.figures(), self._outbox.glance(), run_id, time.time_ns())
         self._publish(self._topics.summary, summary)
 
     def _write_health(self, reason: str) -> None:

@@ -21,6 +21,7 @@ RELOAD_REFUSED_MESSAGE_ID: Final = "0348e7176a984b4cb835fdc935016368"
 
 TRANSITION_MESSAGE_IDS: Final[Mapping[tuple[Stage, Stage], str]] = MappingProxyType(
     {
+        (Stage.INITIALIZING, Stage.INITIALIZING): "4aaa9998d71d4c0890b9adc239b50ab4",
         (Stage.INITIALIZING, Stage.RUNNING): "8fe71f99bcfb4e788d029338d2c23e11",
         (Stage.INITIALIZING, Stage.TERMINATING): "7fa0316c2e4645008047ef5be4ac69b1",
         (Stage.RUNNING, Stage.RUNNING): "873bf5ae61614ca1aeb5329f8ff9e7c0",
@@ -30,7 +31,7 @@ TRANSITION_MESSAGE_IDS: Final[Mapping[tuple[Stage, Stage], str]] = MappingProxyT
         (Stage.DRAINING, Stage.STOPPED): "cf49ee2552f648b18127914bc587572e",
     }
 )
-"""One for each arrow of ``stages.TABLE``; the one that stays is the reload."""
+"""One for each arrow of ``stages.TABLE``; those that stay are a reload, and one that has to wait."""
 
 
 @dataclass(frozen=True, slots=True)

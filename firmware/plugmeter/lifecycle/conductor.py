@@ -167,6 +167,8 @@ class Conductor:
         self._cause: tuple[Event, str] | None = None
         self._exit_status = 1
         self._was_running = False
+        self._reload_owed: str | None = None
+        """Why there is to be a reload as soon as it runs."""
         self._drain_s = 0.0
         self._drained = Drained("failed", 0.0, 0.0)
         self._watchdog = Watchdog(self.notifier)
@@ -374,8 +376,12 @@ class Conductor:
                 LOG.debug("%s changes nothing while %s", event, self.stage)
             elif transition.moves:
                 self._move(transition, reason)
-            else:
+            elif self.stage is Stage.RUNNING:
                 self._reload(transition, reason)
+            else:
+                self._reload_owed = reason
+                spent_s = (time.monotonic_ns() - self._entered_ns) / SECOND_NS
+                self._tell(TransitionMade(*transition, f"{reason}: once it runs", spent_s, time.time_ns()))
 
     def _move(self, transition: Transition, reason: str) -> None:
         now_ns = time.monotonic_ns()
@@ -408,6 +414,8 @@ class Conductor:
         elif stage is Stage.RUNNING:
             self.notifier.ready()
             self._watchdog.begin(now_ns)
+            if self._reload_owed is not None:
+                self._happen(Event.HUP, self._reload_owed)
         elif stage is Stage.TERMINATING:
             self._start = None
             self.notifier.stopping()

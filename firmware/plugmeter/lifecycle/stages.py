@@ -63,6 +63,7 @@ TABLE: Final[Mapping[tuple[Stage, Event], Stage]] = MappingProxyType(
         (Stage.INITIALIZING, Event.READY): Stage.RUNNING,
         (Stage.INITIALIZING, Event.TERM): Stage.TERMINATING,
         (Stage.INITIALIZING, Event.INT): Stage.TERMINATING,
+        (Stage.INITIALIZING, Event.HUP): Stage.INITIALIZING,
         (Stage.INITIALIZING, Event.RESTART): Stage.TERMINATING,
         (Stage.INITIALIZING, Event.FATAL): Stage.TERMINATING,
         (Stage.INITIALIZING, Event.DEFECT): Stage.TERMINATING,
@@ -83,8 +84,8 @@ TABLE: Final[Mapping[tuple[Stage, Event], Stage]] = MappingProxyType(
         (Stage.DRAINING, Event.FORCE): Stage.STOPPED,
     }
 )
-"""Every transition there is. A pair that is not here changes nothing. The one that leads nowhere is the
-reload, which happens within ``running``."""
+"""Every transition there is. A pair that is not here changes nothing. Those that lead nowhere are the reload,
+which happens within ``running``, and one that comes before, which is remembered until then."""
 
 FAILURES: Final = frozenset({Event.FATAL, Event.DEFECT})
 """After one of these, in whatever stage, the exit status is not 0; nor after a start that took too long."""

@@ -38,6 +38,8 @@ DATABASE_NAME: Final = "outbox.sqlite"
 """Of the outbox in a state directory."""
 
 _TICK_S: Final = 1.0
+_GLANCE_NS: Final = 900_000_000
+"""Less than a tick, so that each tick has one."""
 _OVERDUE_EVERY_S: Final = 60.0
 _RETRY_S: Final = (0.1, 0.25, 0.5, 1.0)
 _MOST_ACK_RANGES: Final = 100_000
@@ -126,6 +128,7 @@ class Outbox:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._known = self._reader.account()
+        self._glance_at_ns = 0
 
     @property
     def stream(self) -> str:
@@ -208,6 +211,10 @@ class Outbox:
                 self._read_trouble = None
             except (sqlite3.Error, SegmentDamaged, DatabaseDamaged) as error:
                 self._could_not_read(error)
+        return self._known
+
+    def glance(self) -> Account:
+        """The account of a second ago at the most, for whoever must not wait for the disk: it may hang."""
         return self._known
 
     def pending_now(self) -> int:
@@ -304,6 +311,10 @@ class Outbox:
         while not self._stopping:
             found = self._turn()
             self.progress.woke(found)
+            now_ns = time.monotonic_ns()
+            if now_ns >= self._glance_at_ns:
+                self._glance_at_ns = now_ns + _GLANCE_NS
+                self.account()
             if not (found and self._more):
                 self._wait()
 

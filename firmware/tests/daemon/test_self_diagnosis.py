@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +25,10 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
         yield running
 
 
-def finding_metric(daemon: Daemon, name: str) -> str:
-    """The worker that the metric accuses of ``name``; empty for none."""
+def accused(daemon: Daemon, name: str) -> list[str]:
+    """The workers that the metric accuses of ``name``."""
     text = daemon.ask("/metrics")[1]
-    found = re.search(rf'plugmeter_finding{{finding="{name}",worker="([^"]*)"}} 1', text)
-    return found[1] if found else ""
+    return re.findall(rf'plugmeter_finding{{finding="{name}",worker="([^"]*)"}} 1', text)
 
 
 def diagnoses(onlooker: Onlooker, name: str) -> list[dict[str, Any]]:
@@ -67,7 +68,7 @@ def test_a_stuck_link_is_replaced(tmp_path: Path, broker: Mosquitto) -> None:
     with Onlooker(broker.port, acknowledges=True) as onlooker, Daemon(tmp_path, config) as daemon:
         eventually(lambda: onlooker.document("status").get("state") == "online", "it is online")
         with Frozen(daemon.process.pid, "link"):
-            eventually(lambda: finding_metric(daemon, "stuck") == "link", f"the metric; {daemon.log()}", 60)
+            eventually(lambda: "link" in accused(daemon, "stuck"), f"the metric; {daemon.log()}", 60)
             eventually(lambda: bool(diagnoses(onlooker, "stuck")), f"the record; {daemon.log()}", 60)
             assert diagnoses(onlooker, "stuck")[0]["remedy"] == "restart_worker"
             eventually(lambda: in_status(daemon, "link is stuck"), "STATUS")
@@ -89,7 +90,7 @@ def test_a_half_open_connection_is_named_and_made_anew(tmp_path: Path, broker: M
     ):
         eventually(lambda: link(daemon)["state"] == "connected", "connected")
         chaos.blackhole()
-        eventually(lambda: finding_metric(daemon, "half_open") == "link", f"the metric; {daemon.log()}", 60)
+        eventually(lambda: "link" in accused(daemon, "half_open"), f"the metric; {daemon.log()}", 60)
         eventually(lambda: in_status(daemon, "broker connection half-open"), "STATUS")
         eventually(lambda: bool(diagnoses(onlooker, "half_open")), f"the record; {daemon.log()}", 60)
         found = diagnoses(onlooker, "half_open")[0]
@@ -105,7 +106,7 @@ def test_failing_handshakes_are_named_and_the_breaker_opens(tmp_path: Path) -> N
         text = f'tls = true\nca_file = "{ours.ca_file}"\n'
         config = configuration(tmp_path, broker.tls_port, text)
         with Daemon(tmp_path, config) as daemon:
-            eventually(lambda: finding_metric(daemon, "tls_handshakes") == "link", f"{daemon.log()}")
+            eventually(lambda: "link" in accused(daemon, "tls_handshakes"), f"{daemon.log()}")
             eventually(lambda: in_status(daemon, "TLS handshakes fail"), "STATUS")
             assert link(daemon)["state"] == "broken" and link(daemon)["breaker"] == "open"
             (found,) = daemon.figures()["findings"]
@@ -137,7 +138,7 @@ def test_a_link_that_wakes_up_in_vain_is_named(tmp_path: Path, broker: Mosquitto
             for _ in range(20):
                 daemon.send(signal.SIGUSR1)
                 time.sleep(0.005)
-            return finding_metric(daemon, "spinning") == "link"
+            return "link" in accused(daemon, "spinning")
 
         eventually(spins, f"the metric; {daemon.log()}", 60)
         eventually(lambda: in_status(daemon, "link spins"), "STATUS")
@@ -149,6 +150,55 @@ def test_a_link_that_wakes_up_in_vain_is_named(tmp_path: Path, broker: Mosquitto
             )  # fmt: skip
             assert diagnoses(onlooker, "spinning")[0]["remedy"] == "reconnect"
             assert daemon.stop() == 0
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own for the state directory, which can be frozen: who writes to it hangs."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a file system")
+    image, place = tmp_path / "image", tmp_path / "state"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    mounted = subprocess.run(["mount", "-o", "loop", str(image), str(place)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"needs loop devices: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.privileged
+def test_a_disk_that_hangs_is_told_of_and_waited_for(tmp_path: Path, broker: Mosquitto, disk: Path) -> None:
+    config = configuration(tmp_path, broker.port, "[lifecycle]\nstuck_s = 3\n")
+    with (
+        Onlooker(broker.port, acknowledges=True) as onlooker,
+        Daemon(tmp_path, config, WATCHDOG_USEC="4000000") as daemon,
+    ):
+        subprocess.run(["fsfreeze", "--freeze", str(disk)], check=True)
+        try:
+            daemon.send(signal.SIGUSR1)
+            eventually(lambda: "outbox" in accused(daemon, "stuck"), f"the metric; {daemon.log()}", 60)
+            eventually(lambda: in_status(daemon, "outbox is stuck"), "STATUS")
+            assert daemon.ask("/livez")[0] == daemon.ask("/readyz")[0] == 503
+            found = next(each for each in daemon.figures()["findings"] if each["worker"] == "outbox")
+            assert found["remedy"] == "none" and "state D" in found["evidence"]
+            fed = daemon.notifications.count("WATCHDOG=1")
+            time.sleep(5)
+            assert daemon.notifications.count("WATCHDOG=1") == fed
+        finally:
+            subprocess.run(["fsfreeze", "--unfreeze", str(disk)], check=True)
+        daemon.await_notified("WATCHDOG=1", times=fed + 1)
+        eventually(lambda: "signal" in onlooker.kinds(), "the record of that time")
+        states = ["begun", "ended"]
+        eventually(
+            lambda: [
+                each["state"] for each in diagnoses(onlooker, "stuck") if each["worker"] == "outbox"
+            ] == states,
+            f"and its end; {diagnoses(onlooker, 'stuck')} {daemon.log()}",
+        )  # fmt: skip
+        assert daemon.stop() == 0
 
 
 LEAKY = """
@@ -177,7 +227,7 @@ def test_a_leak_of_descriptors_is_named(tmp_path: Path, broker: Mosquitto) -> No
         Daemon(tmp_path, config, PYTHONPATH=path, LEAK=str(tmp_path / "leak")) as daemon,
     ):
         (tmp_path / "leak").touch()
-        eventually(lambda: finding_metric(daemon, "fd_leak") == "process", f"the metric; {daemon.log()}", 120)
+        eventually(lambda: "process" in accused(daemon, "fd_leak"), f"the metric; {daemon.log()}", 120)
         eventually(lambda: in_status(daemon, "descriptors leak"), "STATUS")
         eventually(lambda: bool(diagnoses(onlooker, "fd_leak")), "the record")
         assert "/dev/null +" in diagnoses(onlooker, "fd_leak")[0]["evidence"]

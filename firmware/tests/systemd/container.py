@@ -108,6 +108,25 @@ class Container:
         out = self.run("journalctl", "--no-pager", "--output=json", *matches).stdout
         return [json.loads(line) for line in out.splitlines()]
 
+    def outside(self, pid: int) -> int:
+        """A process's number here, which has another one inside (NSpid of proc_pid_status(5))."""
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                lines = status.read_text().splitlines()
+            except OSError:
+                continue  # it has ended
+            numbers = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
+            if len(numbers) > 1 and int(numbers[-1]) == pid and self._is_inside(status.parent):
+                return int(status.parent.name)
+        raise AssertionError(f"nobody has number {pid} inside")
+
+    def _is_inside(self, process: Path) -> bool:
+        leader = Path(f"/proc/{self._leader}/ns/pid")
+        try:
+            return (process / "ns/pid").readlink() == leader.readlink()
+        except OSError:
+            return False
+
     def wait(self, ready: Callable[[], bool], what: str, seconds: float = 60) -> None:
         """Until ``ready``; fails with what the container has said if that takes too long."""
         deadline = time.monotonic() + seconds

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.daemon.freeze import Frozen
 from tests.daemon.process import Onlooker
 from tests.systemd.container import Container
-from tests.telemetry.broker import Mosquitto
+from tests.telemetry.broker import Mosquitto, eventually
 
 UNIT = "plugmeter.service"
 CONFIG = "etc/plugmeter/plugmeter.toml"
@@ -130,6 +133,61 @@ def test_a_hung_daemon_is_ended_by_the_watchdog(service: Container) -> None:
         service.wait(lambda: state(service)["ActiveState"] == "active", "it is ready again")
     finally:
         service.run("rm", "/etc/systemd/system/plugmeter.service.d/watchdog.conf")
+        service.run("systemctl", "daemon-reload")
+
+
+def test_systemd_waits_longer_while_the_drain_gets_on(service: Container, broker: Mosquitto) -> None:
+    """A controller that takes a record now and then, for far longer than TimeoutStopSec."""
+    service.run("systemctl", "stop", UNIT)
+    drop_in = "etc/systemd/system/plugmeter.service.d/stop.conf"
+    service.write(drop_in, "[Service]\nTimeoutStopSec=2\n")
+    try:
+        service.run("systemctl", "daemon-reload")
+        with Onlooker(broker.port, device="box") as onlooker:
+            start(service)
+            main = state(service)["MainPID"]
+            service.run("sh", "-c", f"for i in $(seq 25); do kill -USR1 {main}; sleep 0.02; done")
+            eventually(lambda: onlooker.kinds().count("signal") >= 15, "the records")
+            stopping = threading.Thread(target=service.run, args=("systemctl", "stop", UNIT))
+            stopping.start()
+            taken = 0
+            while stopping.is_alive():
+                taken += 1
+                onlooker.acknowledge(onlooker.events[:taken])
+                stopping.join(0.4)
+        assert taken > 10
+        assert state(service)["Result"] == "success"
+        said = [entry for entry in service.journal("-u", UNIT) if entry.get("PLUGMETER_FROM") == "draining"]
+        assert said[-1]["PLUGMETER_EVENT"] == "drained"
+        assert int(said[-1]["PLUGMETER_SPENT_US"]) > 3_000_000, "longer than systemd would have waited"
+    finally:
+        service.run("rm", f"/{drop_in}")
+        service.run("systemctl", "daemon-reload")
+
+
+def test_a_stuck_worker_is_replaced_before_the_watchdog_restarts_all(
+    service: Container, broker: Mosquitto
+) -> None:
+    """With the times of the unit and of the defaults, all of them divided by four."""
+    service.run("systemctl", "stop", UNIT)
+    drop_in = "etc/systemd/system/plugmeter.service.d/watchdog.conf"
+    service.write(drop_in, "[Service]\nWatchdogSec=7.5\n")
+    service.write(CONFIG, configuration(broker.port, "[lifecycle]\nstuck_s = 5\n"))
+    try:
+        service.run("systemctl", "daemon-reload")
+        start(service)
+        main = state(service)["MainPID"]
+        with Frozen(service.outside(int(main)), "metrics"):
+            service.wait(
+                lambda: any("metrics is stuck" in str(e["MESSAGE"]) for e in service.journal("-u", UNIT)),
+                "it is found",
+            )
+            time.sleep(10)  # longer than the watchdog waits
+            assert (state(service)["MainPID"], state(service)["NRestarts"]) == (main, "0")
+        asked = service.run("/usr/lib/plugmeter/plugmeter", "status", "--config", f"/{CONFIG}", "--json")
+        assert json.loads(asked.stdout)["ready"] is True
+    finally:
+        service.run("rm", f"/{drop_in}")
         service.run("systemctl", "daemon-reload")
 
 

@@ -1,0 +1,120 @@
+"""Starting the real daemon when things are not as they should be."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.process import Daemon, Onlooker, configuration, environment
+from tests.telemetry.broker import Mosquitto, eventually
+
+
+def test_a_reload_that_comes_too_early_is_made_once_it_runs(tmp_path: Path) -> None:
+    config = configuration(tmp_path, None, rig="injected")
+    with Daemon(tmp_path, config) as daemon:
+        daemon.stop()
+        daemon.start(wait=False)
+        eventually(
+            lambda: any("starting the run" in line for line in daemon.notifications), "its file is read"
+        )
+        config.write_text(config.read_text().replace('rig = "injected"', 'rig = "none"'))
+        daemon.send(signal.SIGHUP)
+        daemon.await_notified("READY=1")
+        eventually(lambda: daemon.figures()["run"]["state"] == "none", f"{daemon.log()}")
+        assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("rig", ["none", "injected"])
+def test_a_term_at_any_moment_of_the_start_is_an_orderly_end(tmp_path: Path, rig: str) -> None:
+    config = configuration(tmp_path, None, "[lifecycle]\ndrain_s = 0.3\n", rig=rig)
+    with Daemon(tmp_path, config) as daemon:
+        daemon.stop()
+        for _ in range(8):
+            daemon.start(wait=False)
+            eventually(lambda: bool(daemon.notifications), "its first word")
+            time.sleep(random.uniform(0, 0.3))
+            assert daemon.stop() == 0, daemon.log()
+        assert "Traceback" not in daemon.log()
+
+
+def test_a_kill_at_any_moment_of_the_start_costs_nothing(tmp_path: Path) -> None:
+    config = configuration(tmp_path, None, rig="injected")
+    daemon = Daemon(tmp_path, config)
+    for _ in range(8):
+        daemon.start(wait=False)
+        time.sleep(random.uniform(0.3, 0.8))
+        daemon.kill()
+    with daemon:
+        assert daemon.ask("/readyz")[0] == 200
+        assert daemon.stop() == 0
+    assert "Traceback" not in daemon.log()
+
+
+def test_two_at_once_and_one_of_them_runs(tmp_path: Path) -> None:
+    config = configuration(tmp_path, None)
+    (tmp_path / "other").mkdir()
+    first, second = Daemon(tmp_path, config), Daemon(tmp_path / "other", config)
+    first.start(wait=False)
+    second.start(wait=False)
+    eventually(lambda: None not in (first.process.poll(), second.process.poll()) or any(
+        each.process.poll() == 1 and "READY=1" in other.notifications
+        for each, other in ((first, second), (second, first))
+    ), f"one is refused, and one is ready; {first.log()}")  # fmt: skip
+    lives = first if first.process.poll() is None else second
+    refused = second if lives is first else first
+    assert f"another plugmeter (pid {lives.process.pid}) uses" in refused.log()
+    assert lives.stop() == 0
+
+
+def test_metrics_that_somebody_else_serves_end_the_start_in_one_line(tmp_path: Path) -> None:
+    config = configuration(tmp_path, None)
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(tmp_path / "metrics.sock"))
+        taken.listen()
+        daemon = Daemon(tmp_path, config)
+        daemon.start(wait=False)
+        assert daemon.process.wait(60) == 1
+        assert f"another program (pid {os.getpid()}) listens there" in daemon.log()
+        assert "Traceback" not in daemon.log()
+
+
+POWERLESS = ("setpriv", "--bounding-set=-all") if os.geteuid() == 0 else ()
+"""root's files are root's then, but nobody else's."""
+
+
+@pytest.mark.parametrize("what", ["state", "config", "parent"])
+def test_without_permission_it_says_so_in_one_line(tmp_path: Path, what: str) -> None:
+    config = configuration(tmp_path, None)
+    if what == "state":
+        (tmp_path / "state").mkdir(mode=0o500)
+    elif what == "config":
+        config.chmod(0)
+    else:
+        tmp_path.chmod(0o500)
+    done = subprocess.run(
+        [*POWERLESS, sys.executable, "-m", "plugmeter", "run", "--config", str(config)],
+        capture_output=True, text=True, env=environment(), timeout=60, check=False,
+    )  # fmt: skip
+    tmp_path.chmod(0o700)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_a_broker_that_is_not_there_is_no_reason_not_to_start(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path) as broker:
+        broker.stop()
+        config = configuration(tmp_path, broker.port, "[lifecycle]\ndrain_s = 0.3\n")
+        with Daemon(tmp_path, config) as daemon:
+            eventually(lambda: daemon.figures()["link"]["state"] == "waiting", "it waits")
+            broker.start()
+            with Onlooker(broker.port, acknowledges=True) as onlooker:
+                eventually(lambda: bool(onlooker.events), "and finds it")
+                assert daemon.stop() == 0
