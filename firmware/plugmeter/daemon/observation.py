@@ -5,14 +5,31 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Final
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from plugmeter import __version__
+from plugmeter.daemon.endpoint import MetricsEndpoint
+from plugmeter.daemon.recorder import Recorder
+from plugmeter.daemon.runs import Runs
+from plugmeter.daemon.uplink import Uplink
+from plugmeter.lifecycle.actions import Drained
+from plugmeter.lifecycle.conductor import Conductor
 from plugmeter.lifecycle.diagnosis.doctor import Doctor, headline
 from plugmeter.lifecycle.diagnosis.doctor import Limits as DiagnosisLimits
 from plugmeter.lifecycle.diagnosis.finding import Change, Finding
 from plugmeter.lifecycle.figures import Figures, LinkFigures, OutboxFigures
-from plugmeter.lifecycle.health import HealthSnapshot
+from plugmeter.lifecycle.health import (
+    Drain,
+    HealthSnapshot,
+    LastErrors,
+    read_health,
+    with_drain,
+    write_health,
+)
 from plugmeter.lifecycle.metrics import Exposition
 from plugmeter.lifecycle.observe import observe
 from plugmeter.lifecycle.pages import StatusPages
@@ -21,21 +38,73 @@ from plugmeter.lifecycle.samples import LinkSample, WorkerSample
 from plugmeter.lifecycle.whereabouts import process_state, whereabouts
 from plugmeter.progress import Progress
 from plugmeter.sections import Config
-from plugmeter.telemetry.link import LinkState
-
-if TYPE_CHECKING:
-    from plugmeter.daemon.service import Service
+from plugmeter.telemetry.commands.operator import Operator
+from plugmeter.telemetry.desired_keeper import DesiredKeeper
+from plugmeter.telemetry.link import Link, LinkState
+from plugmeter.telemetry.outbox import Outbox
 
 LOG: Final = logging.getLogger("plugmeter.diagnosis")
+_DAEMON_LOG: Final = logging.getLogger("plugmeter.daemon")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a daemon is made of, as far as it can be seen."""
+
+    device: str
+    conductor: Conductor
+    recorder: Recorder
+    errors: LastErrors
+    signals: Mapping[str, int]
+    """Those received, by name."""
+    outbox: Outbox
+    desired: DesiredKeeper
+    runs: Runs
+    uplink: Uplink
+    operator: Operator
+    endpoint: MetricsEndpoint
+
+    def workers(self) -> Iterator[Progress]:
+        """Those that have to move. The run's process is none of them: it can be replaced."""
+        link = self.uplink.link
+        found = (
+            self.outbox.progress, self.operator.progress, link.progress if link is not None else None,
+            self.endpoint.progress, self.conductor.signal_progress,
+        )  # fmt: skip
+        yield from (each for each in found if each is not None)
+
+    def discards(self) -> Counter[str]:
+        """All that was thrown away, by where."""
+        found = Counter(self.recorder.discards)
+        found.update(self.runs.discards)
+        heard = self.uplink.heard
+        found.update({f"inbound_{name}": heard[name] for name in ("strange", "desired_replaced")})
+        found.update({f"desired_{name}": self.desired.counters[name] for name in ("refused", "deferred")})
+        return found
+
+    def troubles(self) -> list[str]:
+        """What cannot be done just now, a line each."""
+        named = (
+            ("outbox", self.outbox.trouble), ("commands", self.operator.trouble),
+            ("desired", self.desired.trouble),
+        )  # fmt: skip
+        return [f"{name}: {trouble}" for name, trouble in named if trouble is not None]
 
 
 class Observer:
-    """``look`` and ``configure`` are the main thread's; all else is for any."""
+    """``figures``, ``pages`` and ``workers`` are for any thread; all else is the main thread's."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, parts: Parts, config: Config, state: Path) -> None:
+        """``state`` is the state directory: it has the snapshot that the last life left."""
+        self._parts = parts
+        self._state = state
+        before, _ = read_health(state)
+        self._drains = before.drains if before is not None else ()
+        """The last stops, of earlier lives too; the oldest first."""
+        self._drain_counts = Counter(before.drain_counts if before is not None else {})
+        self._told_health = False
         self._reader = ProcessReader()
-        self._limits = _limits(service.config)
+        self._limits = _limits(config)
         self._doctor = Doctor(self._limits, self._whereabouts)
         self.pages = StatusPages(self.figures, Exposition(self.figures))
 
@@ -51,7 +120,9 @@ class Observer:
 
     def look(self) -> None:
         """What is wrong now: told once, with the remedy applied where there is one."""
-        for change in self._doctor.look(observe(self._reader, self._workers(), _link_sample(self._service))):
+        for change in self._doctor.look(
+            observe(self._reader, self._watched(), _link_sample(self._parts.uplink.link))
+        ):
             self._tell(change)
             if change.ended_ns is None:
                 self._remedy(change.finding)
@@ -59,7 +130,7 @@ class Observer:
     def headline(self) -> str:
         """For ``systemctl status``, in ASCII."""
         figures = self.figures()
-        parts = [headline(figures.findings), *self._service.troubles()]
+        parts = [headline(figures.findings), *self._parts.troubles()]
         run, outbox, link = figures.run, figures.outbox, figures.link
         if run is not None:
             parts.append(f"run {run.state}" + (f" ({run.rig})" if run.rig else ""))
@@ -71,32 +142,57 @@ class Observer:
     def figures(self, *, exact: bool = False) -> Figures:
         """Everything at this moment; the outbox's books a second ago at the most, or, ``exact``, as they are
         on the disk, which may hang."""
-        service = self._service
+        parts = self._parts
         return Figures(
             now_ns=time.monotonic_ns(),
             version=__version__,
-            device=service.device,
+            device=parts.device,
             pid=os.getpid(),
-            stage=service.conductor.stage.value,
-            outbox=_outbox_figures(service, exact=exact),
-            link=_link_figures(service),
-            run=service.runs.figures if service.runs is not None else None,
+            stage=parts.conductor.stage.value,
+            outbox=_outbox_figures(parts.outbox, exact=exact),
+            link=_link_figures(parts.uplink),
+            run=parts.runs.figures,
             process=self._reader.read(threads=False, kinds=False),
-            workers=tuple(WorkerSample(each.name, each.wakeups, each.work) for each in self._workers()),
+            workers=tuple(WorkerSample(each.name, each.wakeups, each.work) for each in self._watched()),
             findings=self._doctor.findings,
             looked_ns=self._doctor.looked_ns,
-            stuck_s=service.config.lifecycle.stuck_s,
-            signals=dict(service.signals),
-            discards=dict(service.discards()),
-            commands=dict(service.commands()),
-            http=service.http_counters(),
-            drains=dict(service.drain_counts),
-            last_errors=service.errors.lines(),
-            last_drains=service.drains,
+            stuck_s=self._limits.stuck_s,
+            signals=dict(parts.signals),
+            discards=dict(parts.discards()),
+            commands=dict(parts.operator.counters),
+            http=parts.endpoint.counters,
+            drains=dict(self._drain_counts),
+            last_errors=parts.errors.lines(),
+            last_drains=self._drains,
         )
 
-    def health(self, reason: str) -> HealthSnapshot:
-        """The snapshot that outlives us."""
+    def workers(self) -> Iterator[Progress]:
+        """See Parts."""
+        return self._parts.workers()
+
+    # -- the health snapshot, which outlives us -------------------------------------------------
+
+    def note_drain(self, drain: Drained) -> None:
+        """How this life's stop drained the outbox."""
+        left = self._parts.outbox.pending_now()
+        made = Drain(time.time_ns(), drain.result, drain.took_s, drain.deadline_s, left)
+        self._drains = with_drain(self._drains, made)
+        self._drain_counts[drain.result] += 1
+
+    def tell_health(self, reason: str) -> None:
+        """A record of it, once: on the way out, and early enough for it to reach the controller."""
+        if not self._told_health:
+            self._told_health = True
+            self._parts.recorder.keep("health", self._health(reason).document())
+
+    def write_health(self, reason: str) -> None:
+        """Into the state directory."""
+        try:
+            write_health(self._state, self._health(reason))
+        except OSError as error:
+            _DAEMON_LOG.warning("the health snapshot cannot be written: %s", error.strerror or error)
+
+    def _health(self, reason: str) -> HealthSnapshot:
         figures = self.figures(exact=not self._outbox_is_stuck)
         process, outbox = figures.process, figures.outbox
         return HealthSnapshot(
@@ -110,7 +206,7 @@ class Observer:
             peak_rss_bytes=process.peak_rss_bytes if process else 0,
             threads=process.thread_count if process else 0,
             descriptors=process.descriptors if process else 0,
-            backlog=self._service.outbox.pending_now() if self._service.outbox else 0,
+            backlog=self._parts.outbox.pending_now(),
             account={
                 "stream": outbox.stream,
                 "produced": outbox.produced,
@@ -130,18 +226,18 @@ class Observer:
     def _outbox_is_stuck(self) -> bool:
         return any(each.name == "stuck" and each.worker == "outbox" for each in self._doctor.findings)
 
-    def _workers(self) -> list[Progress]:
-        found: list[Progress] = [*self._service.workers(), self._service.conductor.progress]
-        runs = self._service.runs
-        if runs is not None and runs.watched is not None:
-            found.append(runs.watched.progress)
+    def _watched(self) -> list[Progress]:
+        found = [*self._parts.workers(), self._parts.conductor.progress]
+        runner = self._parts.runs.watched
+        if runner is not None:
+            found.append(runner.progress)
         return found
 
     def _whereabouts(self, worker: str) -> str:
         """Of a thread of ours, or of the run's process."""
-        runs = self._service.runs
-        if worker == "runner" and runs is not None and runs.runner is not None:
-            return process_state(runs.runner.pid)
+        runner = self._parts.runs.runner
+        if worker == "runner" and runner is not None:
+            return process_state(runner.pid)
         return whereabouts(worker)
 
     def _tell(self, change: Change) -> None:
@@ -151,7 +247,7 @@ class Observer:
             LOG.info("over: %s", finding.evidence)
         else:
             LOG.warning("%s: %s", finding.headline, finding.evidence)
-        self._service.recorder.keep(
+        self._parts.recorder.keep(
             "diagnosis",
             {
                 "finding": finding.name,
@@ -163,20 +259,18 @@ class Observer:
         )
 
     def _remedy(self, finding: Finding) -> None:
-        service = self._service
-        if finding.remedy == "reconnect" and service.link is not None:
-            service.link.kick(finding.headline, silent=finding.name == "half_open")
+        link, runner = self._parts.uplink.link, self._parts.runs.runner
+        if finding.remedy == "reconnect" and link is not None:
+            link.kick(finding.headline, silent=finding.name == "half_open")
         elif finding.remedy == "restart_worker" and finding.worker == "metrics":
-            service.restart_metrics()
+            self._parts.endpoint.restart()
         elif finding.remedy == "restart_worker" and finding.worker == "link":
             if self._outbox_is_stuck:
                 LOG.warning("the link is left alone: it waits for the same disk as the outbox")
             else:
-                service.restart_link()
-        elif finding.remedy == "restart_worker" and service.runs is not None:
-            runner = service.runs.runner
-            if runner is not None:
-                runner.kill()
+                self._parts.uplink.restart()
+        elif finding.remedy == "restart_worker" and runner is not None:
+            runner.kill()
 
 
 def _limits(config: Config) -> DiagnosisLimits:
@@ -188,10 +282,8 @@ def _limits(config: Config) -> DiagnosisLimits:
     )
 
 
-def _outbox_figures(service: Service, *, exact: bool) -> OutboxFigures | None:
-    if service.outbox is None:
-        return None
-    account = service.outbox.account() if exact else service.outbox.glance()
+def _outbox_figures(outbox: Outbox, *, exact: bool) -> OutboxFigures:
+    account = outbox.account() if exact else outbox.glance()
     return OutboxFigures(
         stream=account.stream,
         produced=account.produced,
@@ -200,15 +292,16 @@ def _outbox_figures(service: Service, *, exact: bool) -> OutboxFigures | None:
         pending=account.pending,
         unannounced=account.unannounced,
         bytes=account.bytes,
-        trouble=service.outbox.trouble,
-        counters=dict(service.outbox.counters),
+        trouble=outbox.trouble,
+        counters=dict(outbox.counters),
     )
 
 
-def _link_figures(service: Service) -> LinkFigures | None:
-    if service.link is None:
+def _link_figures(uplink: Uplink) -> LinkFigures | None:
+    link = uplink.link
+    if link is None:
         return None
-    status = service.link.status()
+    status = link.status()
     return LinkFigures(
         state=status.state.value,
         since_ns=status.since_ns,
@@ -224,7 +317,7 @@ def _link_figures(service: Service) -> LinkFigures | None:
         breaker=status.breaker,
         counters={
             **status.counters,
-            **{f"inbound_{name}": count for name, count in service.heard.items()},
+            **{f"inbound_{name}": count for name, count in uplink.heard.items()},
             "sent": status.sent,
             "resent": status.resent,
             "tls_failures": status.tls_failures,
@@ -232,10 +325,10 @@ def _link_figures(service: Service) -> LinkFigures | None:
     )
 
 
-def _link_sample(service: Service) -> LinkSample | None:
-    if service.link is None:
+def _link_sample(link: Link | None) -> LinkSample | None:
+    if link is None:
         return None
-    status = service.link.status()
+    status = link.status()
     return LinkSample(
         state=status.state.value,
         connected_since_ns=status.since_ns if status.state is LinkState.CONNECTED else None,

@@ -10,11 +10,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
+from plugmeter.daemon.log_level import LogLevel
+from plugmeter.daemon.runs import Runs
 from plugmeter.errors import PlugmeterError
+from plugmeter.lifecycle.conductor import Conductor
+from plugmeter.lifecycle.stages import Event
 from plugmeter.runner.proof import selftest, without_reports
 from plugmeter.telemetry.commands.operations import Interrupted
+from plugmeter.telemetry.desired_keeper import DesiredKeeper
 
 LOG: Final = logging.getLogger("plugmeter.operations")
 
@@ -27,33 +32,32 @@ BEGIN_S: Final = 60.0
 Result = TypeVar("Result")
 
 
-class Daemon(Protocol):
-    """What the operations need of the daemon; all but ``call`` are for the main thread only."""
-
-    def call(self, function: Callable[[], Result]) -> Future[Result]: ...
-    def start_run(self, arguments: Mapping[str, object]) -> Future[dict[str, Any]]: ...
-    def stop_run(self) -> dict[str, Any]: ...
-    def resync(self) -> Future[dict[str, Any]]: ...
-    def try_config(self, command_id: str, config: Mapping[str, Any]) -> dict[str, Any]: ...
-    def log_level(self, level: str, minutes: int | None) -> dict[str, Any]: ...
-    def restart(self, command_id: str) -> None: ...
-    @property
-    def is_stopping(self) -> bool: ...
-
-
 class DaemonOperations:
     """Implements telemetry.commands.operations.Operations."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(
+        self,
+        conductor: Conductor,
+        runs: Runs,
+        desired: DesiredKeeper,
+        log_level: LogLevel,
+        *,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        """``is_stopping`` is asked on any thread."""
+        self._conductor = conductor
+        self._runs = runs
+        self._desired = desired
+        self._log_level = log_level
+        self._is_stopping = is_stopping
 
     def start_run(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Begin a run, instead of the one under way."""
-        return self._wait(self._main(lambda: self._daemon.start_run(arguments)), BEGIN_S)
+        return self._wait(self._main(lambda: self._running().replace(arguments)), BEGIN_S)
 
     def stop_run(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """End the run under way; none begins until one is asked for."""
-        return self._main(self._daemon.stop_run)
+        return self._main(self._stop_run)
 
     def selftest(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Provoke a known loss, and tell whether it was named."""
@@ -61,7 +65,7 @@ class DaemonOperations:
             if SELFTEST_SOCKET.exists():
                 result = self._selftest_by_socket()
             else:
-                result = selftest(arguments, tick=lambda: not self._daemon.is_stopping)
+                result = selftest(arguments, tick=lambda: not self._is_stopping())
         except PlugmeterError:
             self._unless_stopping()
             raise
@@ -73,28 +77,40 @@ class DaemonOperations:
 
     def resync(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Scan what is plugged."""
-        return self._wait(self._main(self._daemon.resync), BEGIN_S)
+        return self._wait(self._main(lambda: self._running().resync()), BEGIN_S)
 
     def configure(self, command_id: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """Try a configuration."""
-        return self._main(lambda: self._daemon.try_config(command_id, config))
+        return self._main(lambda: self._desired.configure(command_id, config))
 
     def log_level(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Tell more or less in the journal."""
-        return self._main(lambda: self._daemon.log_level(arguments["level"], arguments.get("minutes")))
+        return self._main(lambda: self._log_level.set(arguments["level"], arguments.get("minutes")))
 
     def restart(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """End in order; the service manager starts anew."""
-        self._main(lambda: self._daemon.restart(command_id))
+        reason = f"the controller's command {command_id}"
+        self._main(lambda: self._conductor.post(Event.RESTART, reason))
         return {}
 
     def hwtest(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Run the hardware tests of the image."""
         raise PlugmeterError("this installation has no hardware tests; they come with the firmware image")
 
+    def _running(self) -> Runs:
+        if self._is_stopping():
+            raise PlugmeterError("the daemon is not running")
+        return self._runs
+
+    def _stop_run(self) -> dict[str, Any]:
+        runs = self._running()
+        stopped = None if runs.is_over else runs.run_id
+        runs.suspend()
+        return {"run": stopped}
+
     def _main(self, function: Callable[[], Result]) -> Result:
         try:
-            future = self._daemon.call(function)
+            future = self._conductor.call(function)
         except PlugmeterError:
             self._unless_stopping()
             raise
@@ -121,7 +137,7 @@ class DaemonOperations:
 
     def _unless_stopping(self) -> None:
         """What fails because the daemon ends has not failed."""
-        if self._daemon.is_stopping:
+        if self._is_stopping():
             raise Interrupted("the daemon is stopping") from None
 
     def _selftest_by_socket(self) -> dict[str, Any]:

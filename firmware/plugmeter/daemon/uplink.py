@@ -1,0 +1,252 @@
+"""The uplink: the link that leads to the controller at present, and what the daemon tells of itself there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final
+
+from plugmeter.daemon import documents
+from plugmeter.daemon.hearing import Hearing, Message
+from plugmeter.daemon.recorder import Recorder
+from plugmeter.daemon.runs import Runs
+from plugmeter.errors import PlugmeterError
+from plugmeter.lifecycle.figures import Figures
+from plugmeter.sections import Config
+from plugmeter.telemetry import acks, discovery, envelope
+from plugmeter.telemetry.link import Link, LinkSettings, LinkState
+from plugmeter.telemetry.outbox import Outbox
+from plugmeter.telemetry.topics import Topics
+
+LOG: Final = logging.getLogger("plugmeter.daemon")
+
+_COURTESY_S: Final = 0.5
+_NO_TIME_S: Final = 0.02
+_ANSWERS_NS: Final = 200_000_000
+"""A broker that owes an answer for longer may be dead."""
+
+
+class Uplink:
+    """There is no link where ``mqtt.host`` is empty, or before ``open``: then nothing is published.
+
+    ``answer``, ``withdraw``, ``publish_meta``, ``link`` and ``heard`` are for any thread, all else is for the
+    main one. ``reported`` gives the document of that name; ``command``, ``desire``, ``call``: see Hearing.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        config: Config,
+        outbox: Outbox,
+        runs: Runs,
+        recorder: Recorder,
+        *,
+        reported: Callable[[], bytes],
+        command: Callable[[Message], None],
+        desire: Callable[[bytes], None],
+        call: Callable[[Callable[[], None]], Future[None]],
+    ) -> None:
+        self._device = device
+        self._config = config
+        self._outbox = outbox
+        self._runs = runs
+        self._recorder = recorder
+        self._reported = reported
+        self._topics = Topics(device)
+        self._hearing = Hearing(
+            self._topics,
+            command=command,
+            desire=desire,
+            birth=self.publish_meta,  # Home Assistant has started: it wants to hear of us again
+            call=call,
+        )
+        self._link: Link | None = None
+        self._told_meta = b""
+        self._told_stream = ""
+        self._plugger: tuple[str, tuple[str, ...]] | None = None
+        """Rig and ports of the latest run."""
+
+    # -- the link -------------------------------------------------------------------------------
+
+    @property
+    def link(self) -> Link | None:
+        """The one there is."""
+        return self._link
+
+    @property
+    def heard(self) -> Counter[str]:
+        """What came in from the broker, by what it was."""
+        return self._hearing.counters
+
+    def open(self) -> None:
+        """Begin to connect. Raises UsageError for settings that no link can be made of."""
+        if self._config.mqtt.host:
+            self._open()
+
+    def configure(self, config: Config, *, forgiving: bool) -> None:
+        """Another broker, perhaps: the old one hears that we leave it on purpose. ``forgiving``: there is
+        another link also where the old one's breaker is open. That waits for a person, and who reloads is
+        one: the files are read anew."""
+        changed = config.mqtt != self._config.mqtt
+        forgiven = forgiving and self._link is not None and self._link.status().state is LinkState.BROKEN
+        self._config = config
+        if changed or forgiven:
+            self._change()
+
+    def prove(self, before: Link | None) -> None:
+        """Have the controller be reached with the configuration that is in effect now; ``before`` is the link
+        there was until then."""
+        if self._link is not None and self._link is before:
+            self._link.kick("another configuration: the controller is to be reached with it")
+
+    def reached_since_ns(self) -> int | None:
+        """When the connection began (time.monotonic_ns), if the controller was reached by it: if it has
+        acknowledged something. A broker proves nothing."""
+        if self._link is None:
+            return None
+        status = self._link.status()
+        reached = status.state is LinkState.CONNECTED and (status.last_ack_ns or 0) > status.since_ns
+        return status.since_ns if reached else None
+
+    def restart(self) -> None:
+        """The remedy for a link that is stuck: another takes its place, and the broker drops the old one's
+        connection for its. Should the old one's thread go on, it ends."""
+        if self._link is not None:
+            self._link.abandon()
+            self._open()
+
+    def drain(self, cap_ns: int) -> None:
+        """See Link.drain."""
+        if self._link is not None:
+            self._link.drain(cap_ns)
+
+    def say_goodbye(self, reason: str, limit_s: float) -> None:
+        """The death on purpose, within ``limit_s``; 0 where no time is left for it. Raises PlugmeterError for
+        a link that does not stop."""
+        if self._link is None:
+            return
+        if limit_s:
+            self._send_the_last(limit_s / 2)
+        self._part(self._link, reason[:500], limit_s)
+
+    def _open(self) -> None:
+        settings = LinkSettings.from_config(self._config, self._device, warn=LOG.warning)
+        link = Link(
+            settings,
+            self._outbox,
+            self._topics,
+            client_id=f"plugmeter-{self._device}",
+            inbox=self._hearing.take,
+            diary=lambda event, details: self._recorder.keep("link", {"event": event, "details": details}),
+            documents=self._link.documents if self._link is not None else None,
+            encode=envelope.batch,
+            decode_ack=acks.decode,
+            birth=lambda: self._status("online"),
+            will=lambda: self._status("lost"),
+        )
+        self._link = link
+        self._told_stream = self._outbox.stream
+        self._hearing.prefix = settings.discovery_prefix
+        self.publish_meta()
+        self.publish_reported(self._reported())
+        link.start()
+
+    def _change(self) -> None:
+        old = self._link
+        if old is not None:
+            try:
+                self._part(old, "another configuration", 0.0)
+            except PlugmeterError as error:
+                LOG.error("%s; it is left behind", error)
+                old.abandon()
+        if self._config.mqtt.host:
+            self._open()
+        else:
+            self._link = None
+
+    def _part(self, link: Link, reason: str, limit_s: float) -> None:
+        link.say_goodbye(self._status("stopped", reason), limit_s or _courtesy_s(link))
+        link.stop()
+
+    def _send_the_last(self, limit_s: float) -> None:
+        """The record of the last transition came when all the others were acknowledged."""
+        until = time.monotonic() + limit_s
+        if self._outbox.flush(limit_s):
+            while self._outbox.pending_now() and time.monotonic() < until:
+                time.sleep(0.002)
+
+    # -- what is published on it ----------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Once a second."""
+        if self._link is not None and self._outbox.stream != self._told_stream:
+            self._told_stream = self._outbox.stream
+            self._link.kick("another stream began: status and last will are to name it")
+
+    def look(self) -> None:
+        """Once a second, while running: what is desired is looked at, if there is anything new."""
+        self._hearing.look()
+
+    def refresh(self) -> None:
+        """``meta`` anew if it has changed: the ports are known once the run has begun."""
+        if self._meta() != self._told_meta:
+            self.publish_meta()
+
+    def publish_summary(self, figures: Callable[[], Figures]) -> None:
+        """How the daemon is doing."""
+        if self._link is None:
+            return
+        now = figures()
+        summary = documents.summary(now, self._outbox.glance(), self._runs.run_id, time.time_ns())
+        self._publish(self._topics.summary, summary)
+
+    def publish_meta(self) -> None:
+        """What the device is; for Home Assistant, too."""
+        meta = self._told_meta = self._meta()
+        self._publish(self._topics.meta, meta)
+        if self._hearing.prefix:
+            topic, payload = discovery.config(self._device, json.loads(meta), prefix=self._hearing.prefix)
+            self._publish(topic, payload)
+
+    def publish_reported(self, payload: bytes) -> None:
+        """Which configuration is in effect, and what became of the desired one."""
+        self._publish(self._topics.reported, payload)
+
+    def answer(self, topic: str, payload: bytes) -> None:
+        """The state of a command. There will be any number of them; the journal has them all."""
+        if self._link is not None:
+            self._link.set_document(topic, payload, passing=True)
+
+    def withdraw(self, topic: str) -> None:
+        """The controller has cleared an answer."""
+        if self._link is not None:
+            self._link.remove_document(topic)
+
+    def _publish(self, topic: str, payload: bytes) -> None:
+        if self._link is not None:
+            self._link.set_document(topic, payload)
+
+    def _meta(self) -> bytes:
+        ready = self._runs.ready
+        if ready is not None:
+            self._plugger = ready.rig, ready.ports
+        # Between two runs it is as in the last one.
+        configured = self._config.daemon.rig, tuple(port.name for port in self._config.ports)
+        rig, ports = self._plugger or configured
+        return documents.meta(self._config, rig, ports, documents.host())
+
+    def _status(self, state: str, reason: str | None = None) -> bytes:
+        return documents.status(state, self._outbox.stream, time.time_ns(), reason)
+
+
+def _courtesy_s(link: Link) -> float:
+    """How long goodbye may take when no time is left for it: a broker that answers hears it, and one that
+    is dead costs nothing."""
+    status = link.status()
+    owes_ns = 0 if status.unanswered_ns is None else time.monotonic_ns() - status.unanswered_ns
+    answers = status.state is LinkState.CONNECTED and owes_ns < _ANSWERS_NS
+    return _COURTESY_S if answers else _NO_TIME_S
