@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from plugmeter.telemetry.backoff import Backoff
 from plugmeter.telemetry.breaker import Breaker
@@ -14,6 +14,8 @@ from plugmeter.telemetry.guard import Guard
 from plugmeter.telemetry.keepalive import Keepalive
 from plugmeter.telemetry.sender import Sender, Source
 from plugmeter.telemetry.window import Window
+
+_TOLD_LIMIT: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +78,12 @@ class Memory:
     tally: Tally
     told: dict[str, object] = field(default_factory=dict)
     """What the diary was told last, by subject."""
+
+    def tell_change(self, what: str, value: object, event: str, details: Mapping[str, object]) -> None:
+        """Into the diary, if ``value`` is another than that was told last of ``what``: what a broker says
+        hundreds of times is told once."""
+        if len(self.told) > _TOLD_LIMIT:
+            self.told.clear()
+        if self.told.get(what) != value:
+            self.told[what] = value
+            self.guard.tell(event, details)

@@ -1,0 +1,258 @@
+"""The publisher: what is published on one connection, and what the broker's PUBACKs say to it.
+
+The goodbye goes first, then documents, then records; all with QoS 1, as far as the broker's Receive Maximum
+goes. A PUBACK stores nothing: it frees a place, and its reason code tells whether to go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from plugmeter.telemetry.breaker import BreakerState, Kind
+from plugmeter.telemetry.client import Answered, Connected, Session
+from plugmeter.telemetry.documents import Document
+from plugmeter.telemetry.failures import is_denial, reason_words
+from plugmeter.telemetry.link_memory import Memory
+from plugmeter.telemetry.pulse import Pulse
+from plugmeter.telemetry.sender import Parcel
+from plugmeter.telemetry.subscription import Subscription
+from plugmeter.telemetry.topics import Topics
+from plugmeter.telemetry.window import WINDOW_LIMIT
+
+_HEARD_BY_NOBODY: Final = 0x10
+_OVERHEAD_BYTES: Final = 32
+"""Of a PUBLISH beside topic and payload: at most 5 of header, 2 + 2 of lengths, 1 of properties."""
+_DEFECT_PAUSE_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A PUBLISH without a PUBACK."""
+
+    message: Document | Parcel
+    sent_s: float
+    ticket: int = 0
+    """Of a parcel: its place in the window."""
+
+
+class Publisher:
+    """Of one connection: ``connected``, then ``pump`` in each turn and ``answered`` for each PUBACK.
+
+    ``birth`` is the first thing that is said. ``ack_s`` is how long is waited for the controller. Times are
+    monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        memory: Memory,
+        topics: Topics,
+        birth: Document | None,
+        subscription: Subscription,
+        pulse: Pulse,
+        *,
+        ack_s: float,
+        now_s: float,
+    ) -> None:
+        self._session = session
+        self._memory = memory
+        self._guard = memory.guard
+        self._tally = memory.tally
+        self._topics = topics
+        self._birth = birth
+        self._birth_refused = False
+        self._subscription = subscription
+        self._pulse = pulse
+        self._ack_s = ack_s
+        self.goodbye: Document | None = None
+        """Once it is there, nothing else is published any more."""
+        self.goodbye_answer: int | None = None
+        """The PUBACK's reason code to the goodbye."""
+        self._goodbye_sent = False
+        self._pending: dict[int, _Sent] = {}
+        """By packet identifier, in the order that they were sent."""
+        self._slots = 1
+        self._most_bytes = 0
+        self._busy_s = now_s
+        self._pause_s = self._documents_pause_s = 0.0
+        self._unheard = False
+
+    def connected(self, event: Connected, now_s: float) -> None:
+        """The broker has told its limits."""
+        self._slots = max(1, min(WINDOW_LIMIT, event.receive_maximum))
+        self._most_bytes = event.most_bytes
+        room = event.most_bytes - len(self._topics.records.encode()) - _OVERHEAD_BYTES
+        self._memory.sender.connected(event.receive_maximum, room)
+        self._memory.documents.all_again()
+        if self._birth is not None:
+            self._publish(self._birth, now_s)
+
+    def acknowledged(self, now_s: float) -> None:
+        """The controller has said something: it is alive, so nothing was overlooked yet."""
+        self._busy_s = now_s
+
+    def last_words(self) -> None:
+        """Say the goodbye, if it was not said yet. It goes then with QoS 0, which waits for no place in the
+        broker's Receive Maximum."""
+        if self.goodbye is not None and not self._goodbye_sent:
+            self._goodbye_sent = True
+            self._session.publish(self.goodbye.topic, self.goodbye.payload, retain=True, qos=0)
+
+    @property
+    def oldest_s(self) -> float | None:
+        """When the oldest message without a PUBACK was sent."""
+        return next(iter(self._pending.values())).sent_s if self._pending else None
+
+    def pauses_s(self, now_s: float) -> list[float]:
+        """When what the broker has refused is tried again."""
+        return [each for each in (self._pause_s, self._documents_pause_s) if each > now_s]
+
+    # --- what the broker says ------------------------------------------------------------------------
+
+    def answered(self, event: Answered, now_s: float) -> None:
+        """A PUBACK."""
+        sent = self._pending.pop(event.mid, None)
+        if sent is None:
+            self._tally.counters["strange_packets"] += 1
+        elif isinstance(sent.message, Parcel):
+            self._batch_answered(sent.ticket, event.code, now_s)
+        elif sent.message is self.goodbye:
+            self.goodbye_answer = event.code
+        elif event.code >= 0x80:
+            self._tally.counters["documents_refused"] += 1
+            if sent.message is self._birth:
+                self._birth_refused = True
+            else:
+                self._memory.documents.failed(sent.message)
+            self._documents_pause_s = now_s + self._memory.document_backoff.after_failure()
+            topic = sent.message.topic
+            words = {"topic": topic, "reason": reason_words(event.code)}
+            self._memory.tell_change(f"document {topic}", event.code, "document-refused", words)
+        else:
+            self._memory.document_backoff.reset()
+            self._memory.told.pop(f"document {sent.message.topic}", None)
+
+    def _batch_answered(self, ticket: int, code: int, now_s: float) -> None:
+        memory = self._memory
+        heard = code != _HEARD_BY_NOBODY
+        if code >= 0x80 or not heard:
+            self._tally.refusals[code] += 1
+        if code < 0x80:
+            memory.window.answered(ticket, now_s, heard=heard)
+            memory.sender.progressed()
+            memory.publish_backoff.reset()
+            memory.told.pop("publish", None)
+            if memory.publishing.succeeded():
+                self._guard.tell("publishing-allowed", {})
+            if heard == self._unheard:
+                self._unheard = not heard
+                self._guard.tell("somebody-listens" if heard else "nobody-listens", {})
+            return
+        memory.window.refused(ticket)
+        words = {"reason": reason_words(code)}
+        if is_denial(code):
+            self.denied(now_s, reason_words(code))
+            return
+        if now_s >= self._pause_s:  # the others of the same window tell nothing new
+            self._pause_s = now_s + memory.publish_backoff.after_failure()
+        memory.tell_change("publish", code, "publish-refused", words)
+
+    def denied(self, now_s: float, words: str) -> None:
+        """Publishing records is for nothing, until somebody changes something at the broker."""
+        publishing = self._memory.publishing
+        if publishing.state(now_s) is BreakerState.OPEN:
+            return  # the rest of the same window
+        publishing.failed(Kind.REFUSED, now_s)
+        self._guard.tell(
+            "publishing-denied", {"reason": words, "pause_s": round((publishing.until_s or now_s) - now_s, 1)}
+        )
+
+    # --- what we say ---------------------------------------------------------------------------------
+
+    def pump(self, now_s: float) -> None:
+        """Say what there is to say, as far as the broker's Receive Maximum goes."""
+        while len(self._pending) < self._slots and not self._session.over:
+            if self.goodbye is not None:
+                if self._goodbye_sent or not self._publish(self.goodbye, now_s):
+                    return
+                self._goodbye_sent = True
+                return
+            if not self._pump_document(now_s) and not self._pump_records(now_s):
+                return
+
+    def _publish(self, message: Document | Parcel, now_s: float) -> bool:
+        if isinstance(message, Document):
+            mid = self._session.publish(message.topic, message.payload, retain=message.retain)
+        else:
+            mid = self._session.publish(self._topics.records, message.payload, retain=False)
+        if mid is None:
+            return False
+        ticket = 0
+        if isinstance(message, Parcel):
+            ticket = self._memory.window.sent(message.ranges, now_s, since_s=message.since_s)
+        self._pending[mid] = _Sent(message, now_s, ticket)
+        self._pulse.asked(now_s)
+        return True
+
+    def _pump_document(self, now_s: float) -> bool:
+        documents = self._memory.documents
+        if self._birth_refused and self._birth is not None and now_s >= self._documents_pause_s:
+            self._birth_refused = not self._publish(self._birth, now_s)
+            return not self._birth_refused
+        if not documents.waiting or now_s < self._documents_pause_s:
+            return False
+        document = documents.take(self._most_bytes - _OVERHEAD_BYTES - 256)
+        if document is None:
+            return False
+        if not self._publish(document, now_s):
+            documents.failed(document)
+            return False
+        return True
+
+    def _pump_records(self, now_s: float) -> bool:
+        memory = self._memory
+        if not self._subscription.answered or now_s < self._pause_s or self._session.wants_write:
+            return False
+        allowed = memory.publishing.state(now_s)
+        if allowed is BreakerState.OPEN:
+            return False
+        if not self._subscription.granted:
+            if self._subscription.asked_s is None:
+                self._subscription.ask(now_s)
+            return False
+        if allowed is BreakerState.HALF_OPEN and self._probing():
+            return False
+        if memory.window.empty and now_s - self._busy_s >= self._ack_s:
+            self._busy_s = now_s
+            memory.sender.rewind()
+        before = self._tally.counters["outbox_errors"]
+        parcel = self._guard.call("outbox", memory.sender.next)
+        if self._tally.counters["outbox_errors"] != before:
+            self._pause_s = now_s + _DEFECT_PAUSE_S
+        self._tell_unsendable()
+        if parcel is None:
+            return False
+        if not self._publish(parcel, now_s):
+            return False
+        self._busy_s = now_s
+        self._tally.sent += parcel.count
+        self._tally.resent += parcel.again
+        self._tally.counters["batches"] += 1
+        return True
+
+    def _probing(self) -> bool:
+        return any(isinstance(sent.message, Parcel) for sent in self._pending.values())
+
+    def _tell_unsendable(self) -> None:
+        unsendable = self._memory.sender.unsendable
+        if not unsendable:
+            return
+        self._tally.counters["records_too_large"] += len(unsendable)
+        self._memory.tell_change(
+            "unsendable",
+            max(unsendable),
+            "record-too-large",
+            {"numbers": unsendable[:20], "limit": self._most_bytes},
+        )
+        unsendable.clear()

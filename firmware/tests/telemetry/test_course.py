@@ -1,0 +1,275 @@
+"""The link's course without its thread: the test is the broker, and brings the time."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from plugmeter.telemetry.breaker import Kind
+from plugmeter.telemetry.course import Course
+from plugmeter.telemetry.documents import Document
+from plugmeter.telemetry.failures import Failure
+from plugmeter.telemetry.link_memory import Inbound
+from plugmeter.telemetry.link_requests import Requests
+from plugmeter.telemetry.link_settings import LinkSettings, Timing
+from plugmeter.telemetry.link_status import LinkState
+from plugmeter.telemetry.watch import Watch
+from tests.telemetry.broker import eventually
+from tests.telemetry.outboxes import Diary, MemoryOutbox
+from tests.telemetry.talks import (
+    CONNACK,
+    DISCONNECT,
+    SUBSCRIBE,
+    TOPICS,
+    FarEnd,
+    Published,
+    least,
+    memory_of,
+    puback,
+)
+
+BEGIN_S = 1_000.0
+STOPPED = Document(TOPICS.status, b"stopped")
+NOT_AUTHORIZED = b"\x20\x03\x00\x87\x00"
+
+
+class Trip:
+    """A course, and a port where a test may be the broker. The clock stands still unless ``now_s`` is set."""
+
+    def __init__(self, *, host: str = "127.0.0.1") -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(30)
+        self.diary = Diary()
+        self.outbox = MemoryOutbox()
+        inbox: list[Inbound] = []
+        self.memory = memory_of(self.outbox, self.diary, inbox)
+        self.requests = Requests()
+        self.watch = Watch()
+        self.now_s = BEGIN_S
+        self.defect: Exception | None = None
+        self.course = Course(
+            LinkSettings(host=host, port=self.listener.getsockname()[1], device="bench"),
+            Timing(retry_s=2.0, breaker_s=300.0),
+            TOPICS,
+            self.memory,
+            self.requests,
+            self.watch,
+            client_id="bench",
+            birth=lambda: b"online",
+            will=self._will,
+            uniform=least,
+            now_s=BEGIN_S,
+        )
+
+    def _will(self) -> bytes:
+        if self.defect is not None:
+            raise self.defect
+        return b"lost"
+
+    def at(self, state: LinkState) -> bool:
+        return self.course.status.state is state
+
+    def turn(self) -> bool:
+        readable, writable = self.watch.wait(0.01)
+        return self.course.turn(self.now_s, readable=readable, writable=writable)
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        def turned() -> bool:
+            self.turn()
+            return condition()
+
+        eventually(turned, f"{what}: {self.course.status}")
+
+    def accepted(self) -> FarEnd:
+        """CONNECT has come."""
+        self.until(lambda: self.course.status.unanswered_ns is not None, "CONNECT is sent")
+        far = FarEnd(self.listener.accept()[0])
+        self.until(lambda: bool(far.packets()), "CONNECT came")
+        return far
+
+    def connected(self) -> FarEnd:
+        far = self.accepted()
+        far.socket.sendall(CONNACK)
+        self.until(lambda: self.at(LinkState.CONNECTED), "connected")
+        sent = far.packets()
+        assert [each if isinstance(each, int) else each.payload for each in sent[:2]] == [
+            b"online",
+            SUBSCRIBE,
+        ]
+        return far
+
+    def end(self) -> None:
+        self.course.end(self.now_s)
+        self.watch.close()
+        self.course.close()
+        self.listener.close()
+
+
+@pytest.fixture
+def trip() -> Iterator[Trip]:
+    trip = Trip()
+    yield trip
+    trip.end()
+    assert not [name for name in trip.memory.tally.counters if name.endswith("_errors")], trip.diary.entries
+
+
+def kick() -> Failure:
+    return Failure("kicked", Kind.NETWORK, "for a test")
+
+
+def test_reports_to_nobody_without_a_host() -> None:
+    trip = Trip(host="")
+    assert trip.course.next_s(BEGIN_S) is None
+    assert not trip.turn()
+    trip.requests.kick(kick())
+    assert not trip.turn()
+    assert trip.at(LinkState.OFF) and trip.course.status.broker == ""
+    trip.end()
+
+
+def test_a_network_that_fails_is_tried_again_after_a_while(trip: Trip) -> None:
+    trip.listener.close()
+    assert trip.course.next_s(BEGIN_S) == BEGIN_S, "at once"
+    trip.until(lambda: trip.at(LinkState.WAITING), "refused")
+    assert trip.course.status.failures == {"tcp": 1} and trip.course.status.last_failure
+    assert trip.course.next_s(BEGIN_S) == BEGIN_S + 2.0
+    trip.now_s = BEGIN_S + 1.9
+    assert not trip.turn()
+    trip.now_s = BEGIN_S + 2.0
+    trip.until(lambda: trip.course.status.failures["tcp"] == 2, "again")
+    assert trip.diary.events() == ["connect-failed"], "the same is not told again"
+
+
+def test_a_drain_waits_no_longer_than_half_a_second_until_its_time_is_over(trip: Trip) -> None:
+    trip.listener.close()
+    trip.until(lambda: trip.at(LinkState.WAITING), "refused")
+    trip.requests.drain(BEGIN_S + 10.0)
+    trip.turn()
+    assert trip.course.next_s(BEGIN_S) == BEGIN_S + 0.5 and trip.course.status.draining
+    trip.now_s = BEGIN_S + 11.0
+    trip.until(lambda: trip.course.status.failures["tcp"] == 2, "again")
+    trip.turn()
+    assert trip.course.next_s(trip.now_s) == trip.now_s + 2.0
+
+
+def test_a_kick_ends_a_wait(trip: Trip) -> None:
+    trip.listener.close()
+    trip.until(lambda: trip.at(LinkState.WAITING), "refused")
+    trip.requests.kick(kick())
+    trip.until(lambda: trip.course.status.failures["tcp"] == 2, "at once")
+
+
+def test_who_is_refused_waits_for_a_person_whatever_is_asked(trip: Trip) -> None:
+    far = trip.accepted()
+    far.socket.sendall(NOT_AUTHORIZED)
+    trip.until(lambda: trip.at(LinkState.BROKEN), "the breaker")
+    until_s = BEGIN_S + 300.0 * 0.9
+    trip.requests.kick(kick())
+    trip.requests.drain(BEGIN_S + 10.0)
+    trip.turn()
+    assert trip.at(LinkState.BROKEN) and trip.course.next_s(BEGIN_S) == until_s
+    trip.now_s = until_s
+    trip.connected()
+    assert trip.diary.events() == ["connect-failed", "breaker-closed", "connected"]
+    assert trip.course.status.breaker == "closed" and trip.course.status.last_failure is None
+
+
+def test_a_kick_loses_the_connection_without_the_last_will(trip: Trip) -> None:
+    far = trip.connected()
+    trip.requests.kick(kick())
+    trip.until(lambda: trip.course.status.failures.get("kicked") == 1, "kicked")
+    assert far.packets() == [DISCONNECT]
+    trip.connected()
+    assert trip.course.status.connects == 2
+
+
+def test_a_turn_that_raises_ends_the_attempt_and_not_the_course(trip: Trip) -> None:
+    trip.defect = ZeroDivisionError("a defect of ours")
+    trip.until(lambda: trip.at(LinkState.WAITING), "given up")
+    assert trip.course.status.failures == {"defect": 1}
+    assert trip.memory.tally.counters.pop("turn_errors") == 1
+    assert trip.diary.events() == ["exception", "connect-failed"]
+    trip.defect = None
+    trip.now_s += 2.0
+    trip.connected()
+
+
+# --- goodbye ---------------------------------------------------------------------------------------------
+
+
+def test_goodbye_on_a_connection(trip: Trip) -> None:
+    far = trip.connected()
+    goodbye = trip.requests.say_goodbye(STOPPED)
+    assert goodbye is not None
+    trip.turn()
+    (said,) = far.published()
+    far.socket.sendall(puback(said.mid))
+    trip.until(lambda: DISCONNECT in far.packets(), "DISCONNECT")
+    assert goodbye.delivered and trip.at(LinkState.CONNECTED), "until the broker has closed"
+    far.socket.close()
+    trip.until(lambda: trip.at(LinkState.OFF), "off")
+    assert goodbye.wait(0.0)
+    trip.requests.kick(kick())
+    trip.now_s += 1_000.0
+    assert not trip.turn()
+    assert trip.at(LinkState.OFF) and trip.course.next_s(trip.now_s) is None, "and stays so"
+
+
+def test_a_goodbye_that_was_refused_is_not_delivered(trip: Trip) -> None:
+    far = trip.connected()
+    goodbye = trip.requests.say_goodbye(STOPPED)
+    assert goodbye is not None
+    trip.turn()
+    (said,) = far.published()
+    far.socket.sendall(puback(said.mid, 0x97))
+    trip.until(lambda: DISCONNECT in far.packets(), "DISCONNECT")
+    trip.now_s += 1.0  # and the broker does not close
+    trip.until(lambda: trip.at(LinkState.OFF), "off")
+    assert goodbye.wait(0.0) and not goodbye.delivered
+
+
+def test_a_goodbye_that_has_expired_parts_at_once(trip: Trip) -> None:
+    far = trip.connected()
+    goodbye = trip.requests.say_goodbye(STOPPED)
+    assert goodbye is not None
+    trip.turn()
+    assert not goodbye.wait(0.0)
+    trip.until(lambda: trip.at(LinkState.OFF), "off")
+    assert [type(each) for each in far.packets()] == [Published, int] and not goodbye.delivered
+
+
+def test_a_goodbye_whose_connection_is_lost_meanwhile(trip: Trip) -> None:
+    far = trip.connected()
+    goodbye = trip.requests.say_goodbye(STOPPED)
+    assert goodbye is not None
+    trip.turn()
+    far.socket.close()
+    trip.until(lambda: trip.at(LinkState.OFF), "off")
+    assert goodbye.wait(0.0) and not goodbye.delivered
+    assert trip.course.next_s(trip.now_s) is None, "no other attempt"
+
+
+def test_goodbye_without_a_connection(trip: Trip) -> None:
+    far = trip.accepted()  # who says nothing
+    goodbye = trip.requests.say_goodbye(STOPPED)
+    assert goodbye is not None
+    trip.turn()
+    assert trip.at(LinkState.OFF) and goodbye.wait(0.0) and not goodbye.delivered
+    assert trip.course.status.failures == {"kicked": 1} and far.packets() == []
+
+
+def test_the_end_says_a_goodbye_that_was_not_said(trip: Trip) -> None:
+    far = trip.connected()
+    goodbye = trip.requests.say_goodbye(STOPPED)
+    assert goodbye is not None
+    trip.course.end(trip.now_s)
+    assert far.packets() == [Published(TOPICS.status, b"stopped", 0, True), DISCONNECT]
+    assert goodbye.wait(0.0) and trip.at(LinkState.OFF)
+
+
+def test_the_end_without_a_goodbye_is_without_a_word(trip: Trip) -> None:
+    far = trip.connected()
+    trip.course.end(trip.now_s)
+    assert far.packets() == [] and trip.at(LinkState.OFF)
