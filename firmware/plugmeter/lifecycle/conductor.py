@@ -1,56 +1,8 @@
 """The conductor: the main thread's loop, and the only owner of the stage.
 
 It walks through ``stages.TABLE``: events come in (signals, what other threads post, exit conditions,
-deadlines), the table says what follows, and the entry action of the stage is called. Put together like
-this::
-
-    # commands/run.py, before anything else is imported
-    from plugmeter.lifecycle import signals, stacks
-    signals.block()
-    stacks.install()
-
-    # daemon.py
-    class Daemon:                                  # actions.Actions
-        def __init__(self, config):
-            self.conductor = Conductor(
-                self,
-                Timing(config.lifecycle.start_s, config.lifecycle.drain_s, config.lifecycle.stop_cap_s),
-                drains=DrainMemory(state / "drains.json", LOG.warning),
-                audit=self._audit,
-            )
-
-        def _audit(self, what):                    # SignalReceived | TransitionMade
-            self.outbox.offer(Draft(what.KIND, json.dumps(what.data()).encode(), what.time_ns))
-
-        def start(self):
-            yield "opening the outbox"
-            self.outbox = Outbox(...)
-            self.outbox.on_commit(self.conductor.wake)         # any thread
-            self.outbox.start()
-            yield "starting the run"
-            self.runner = Runner(...)
-            self.runner.start()
-            self.conductor.register(self.runner.fileno(), self._read_runner)
-            ...
-
-        def ready(self):
-            return self.runner.is_ready                        # witnesses bound, coldplug done
-
-        def end_intake(self):
-            if self.runner: self.runner.stop()
-
-        def intake(self):
-            return [Work("runs to end", int(self.runner is not None and self.runner.poll() is None))]
-
-        def flush_and_publish(self, ends_ns, cap_ns):
-            self.outbox.flush(...)
-            self.link.drain(cap_ns)
-
-        def backlog(self):
-            return [Work("records to publish", self.outbox.pending_now())] if self.link else []
-        ...
-
-    leave(Daemon(config).conductor.run())
+deadlines), the table says what follows, and the entry action of the stage is called. Signals have to be
+blocked before it is made (``signals.block``); ``commands/run.py`` and ``daemon/service.py`` put it together.
 
 What other threads may call: ``post`` (RESTART, FATAL), ``call``, ``wake``, and read ``stage``. All else is
 the main thread's.
@@ -65,26 +17,29 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final, NoReturn, TypeVar
 
 from plugmeter.errors import PlugmeterError
 from plugmeter.lifecycle import stacks
-from plugmeter.lifecycle.actions import Actions, Drained, Ending, Timing
+from plugmeter.lifecycle.actions import Actions, Timing
 from plugmeter.lifecycle.audit import (
     RELOAD_REFUSED_MESSAGE_ID,
     Audited,
     SignalReceived,
     TransitionMade,
 )
-from plugmeter.lifecycle.deadline import SECOND_NS, Deadline, Decision, Work, told
+from plugmeter.lifecycle.deadline import SECOND_NS, Work
+from plugmeter.lifecycle.defects import Defects
 from plugmeter.lifecycle.drains import DrainMemory
 from plugmeter.lifecycle.inbox import Inbox
 from plugmeter.lifecycle.journal import fields
 from plugmeter.lifecycle.notify import Notifier
 from plugmeter.lifecycle.signals import Caught, Presses, SignalThread
 from plugmeter.lifecycle.stages import FAILURES, Event, Stage, StageMachine, Transition
+from plugmeter.lifecycle.startup import Startup
+from plugmeter.lifecycle.stop import Stop
 from plugmeter.lifecycle.watchdog import Watchdog
 from plugmeter.progress import Progress
 
@@ -94,22 +49,6 @@ POLL_S: Final = 0.01
 """How often conditions are asked for in the stages that wait for one; ``wake()`` is quicker."""
 
 TICK_NS: Final = SECOND_NS
-CLOSING_S: Final = 0.05
-"""What a drain leaves of its time for closing: the last commit, the snapshot, each synced to the disk."""
-
-GOODBYE_S: Final = 1.0
-"""What saying goodbye may take after a drain that got everything out."""
-
-GUARD_S: Final = 8.0
-"""So long after its deadline a stage of the stop that hangs is ended by force, with all stacks on standard
-error: before the service manager does so without a word. The last stage, which has no deadline, has so long
-from its beginning."""
-
-_OF_THE_STAGE: Final = frozenset({"start", "ready", "end_intake", "intake", "flush_and_publish", "backlog"})
-"""Entry actions and exit conditions: without them their stage would not end."""
-
-_RESULTS: Final = {Event.DRAINED: "drained", Event.DEADLINE: "ran_out", Event.FORCE: "forced"}
-"""Of a drain, by what ended it."""
 
 Result = TypeVar("Result")
 
@@ -145,13 +84,13 @@ class Conductor:
         """May be replaced by ``reload``."""
         self.progress = Progress("conductor")
         self.notifier = Notifier() if notifier is None else notifier
-        self.deadline: Deadline | None = None
-        """Of the stop, once it has begun."""
         self.reload_problem: str | None = None
         """Why the last reload was refused; None after a good one."""
         self._actions = actions
-        self._drains = drains
         self._audit = audit
+        self._defects = Defects(self._happen)
+        self._startup = Startup(actions.start, actions.ready, self._defects, self._happen)
+        self._stop = Stop(self.notifier, drains)
         self._machine = StageMachine()
         self._inbox = Inbox()
         self._selector = selectors.DefaultSelector()
@@ -159,18 +98,10 @@ class Conductor:
         self._signals = SignalThread(self._inbox.signal) if catch_signals else None
         self._presses = Presses()
         self._happened: deque[tuple[Event, str]] = deque()
-        self._broken: set[str] = set()
         self._thread = threading.get_ident()
         self._entered_ns = self._ticked_ns = time.monotonic_ns()
-        self._start: Iterator[str] | None = None
-        self._doing = "starting"
-        self._cause: tuple[Event, str] | None = None
-        self._exit_status = 1
-        self._was_running = False
         self._reload_owed: str | None = None
         """Why there is to be a reload as soon as it runs."""
-        self._drain_s = 0.0
-        self._drained = Drained("failed", 0.0, 0.0)
         self._watchdog = Watchdog(self.notifier)
         self._over = False
 
@@ -240,7 +171,7 @@ class Conductor:
             self._selector.close()
             self.notifier.retry()
             stacks.unguard()
-        return self._exit_status if self._machine.failed else 0
+        return self._startup.exit_status if self._machine.failed else 0
 
     def _mine(self) -> None:
         if threading.get_ident() != self._thread:
@@ -272,17 +203,16 @@ class Conductor:
 
     def _timeout_s(self, now_ns: int) -> float:
         if self.stage is Stage.INITIALIZING:
-            return 0 if self._start is not None else POLL_S
-        if self.deadline is not None:
-            return min(POLL_S, self.deadline.remaining_s(now_ns))
+            return 0 if self._startup.has_steps else POLL_S
+        if self.stage.stopping:
+            return min(POLL_S, self._stop.remaining_s(now_ns))
         next_ns = min(self._ticked_ns + TICK_NS, self._watchdog.due_ns)
         return max(0, next_ns - now_ns) / SECOND_NS
 
     def _call_back(self, descriptor: int, callback: Callable[[], None]) -> None:
         name = f"the callback of descriptor {descriptor}"
-        self._ask(name, callback, None)
-        if name in self._broken:
-            self._broken.discard(name)  # the number may come again
+        self._defects.ask(name, callback, None)
+        if self._defects.forget(name):  # the number may come again
             self.unregister(descriptor)
 
     def _signal(self, caught: Caught) -> None:
@@ -301,64 +231,27 @@ class Conductor:
         stage = self.stage
         ticks = now_ns - self._ticked_ns >= TICK_NS
         if stage is Stage.INITIALIZING:
-            self._go_on_starting(now_ns)
+            if self._startup.go_on(now_ns - self._entered_ns, self.timing.start_s):
+                self._show()
         elif stage is Stage.RUNNING:
             if ticks or now_ns >= self._watchdog.due_ns:
-                self._watchdog.look(now_ns, self._ask("workers", self._actions.workers, ()))
+                self._watchdog.look(now_ns, self._defects.ask("workers", self._actions.workers, ()))
         elif stage is Stage.TERMINATING:
-            self._negotiate(now_ns, "intake", self._actions.intake, Event.DRY)
+            self._negotiate(now_ns, "intake", self._actions.intake)
         elif stage is Stage.DRAINING:
-            self._negotiate(now_ns, "backlog", self._actions.backlog, Event.DRAINED)
+            self._negotiate(now_ns, "backlog", self._actions.backlog)
         if ticks:
             self._ticked_ns = now_ns
-            self._ask("tick", self._actions.tick, None)
+            self._defects.ask("tick", self._actions.tick, None)
             self._show()
 
-    def _go_on_starting(self, now_ns: int) -> None:
-        if now_ns - self._entered_ns >= self.timing.start_s * SECOND_NS:
-            self._happen(Event.DEADLINE, f"not ready within {self.timing.start_s:g} s, but {self._doing}")
-        elif self._start is None:
-            self._doing = "waiting until all is up"
-            if self._ask("ready", lambda: self._mended(self._actions.ready, False), False):
-                self._happen(Event.READY)
-        else:
-            self._step(self._start)
-
-    def _step(self, start: Iterator[str]) -> None:
-        doing = self._ask("start", lambda: self._mended(lambda: next(start, None), None), None)
-        if doing is None:
-            self._start = None
-        else:
-            self._doing = doing
-            self._show()
-
-    def _mended(self, step: Callable[[], Result], otherwise: Result) -> Result:
-        """A step of the start. What it raises for the user to mend ends the start, with its exit status."""
-        try:
-            return step()
-        except PlugmeterError as error:
-            self._exit_status = error.exit_status
-            self._happen(Event.FATAL, str(error))
-            return otherwise
-
-    def _negotiate(self, now_ns: int, name: str, ask: Callable[[], Sequence[Work]], finished: Event) -> None:
-        works = self._ask(name, ask, None)
-        if works is None or self.deadline is None:
+    def _negotiate(self, now_ns: int, name: str, ask: Callable[[], Sequence[Work]]) -> None:
+        works = self._defects.ask(name, ask, None)
+        if works is None:
             return
-        self._doing = told(works)
-        verdict = self.deadline.decide(now_ns, works)
-        if verdict.decision is Decision.FINISHED:
-            self._happen(finished)
-        elif verdict.decision is Decision.RUN_OUT:
-            self._happen(Event.DEADLINE, f"{self._doing} when the time had run out")
-        elif verdict.extend_usec is not None:
-            self.notifier.extend(verdict.extend_usec)
-            self._guard(self.deadline)
-            LOG.info("%s: %s; going on for up to %.1f s more", self.stage, self._doing,
-                     self.deadline.remaining_s(now_ns))  # fmt: skip
-
-    def _guard(self, deadline: Deadline) -> None:
-        stacks.guard(deadline.remaining_s(time.monotonic_ns()) + GUARD_S)
+        outcome = self._stop.negotiate(now_ns, self.stage, works)
+        if outcome is not None:
+            self._happen(*outcome)
 
     # Events
 
@@ -385,22 +278,11 @@ class Conductor:
 
     def _move(self, transition: Transition, reason: str) -> None:
         now_ns = time.monotonic_ns()
-        if self._cause is None and transition.target.stopping:
-            self._cause = (transition.event, reason or transition.event)
         spent_s = (now_ns - self._entered_ns) / SECOND_NS
-        if transition.target is Stage.RUNNING:
-            self._was_running = True
-        elif transition.target is Stage.STOPPED:
-            took_s = spent_s if transition.source is Stage.DRAINING else 0.0
-            self._drained = Drained(_RESULTS.get(transition.event, "failed"), took_s, self._drain_s)
-        # A start that failed had nothing to drain; perhaps the folder is another daemon's.
-        if (
-            self._was_running
-            and transition.event in (Event.DRAINED, Event.DEADLINE)
-            and (transition.source is Stage.DRAINING)
-        ):
-            suffices = transition.event is Event.DRAINED
-            self._ask("the memory of drains", lambda: self._drains.remember(suffices), None)
+        if transition.target.stopping and not transition.source.stopping:
+            self._stop.caused(transition, reason)
+        if transition.target is Stage.STOPPED:
+            self._defects.ask("the memory of drains", lambda: self._stop.finish(transition, spent_s), None)
         self._entered_ns = now_ns
         self._tell(TransitionMade(*transition, reason, spent_s, time.time_ns()))
         self._enter(transition.target, transition.event)
@@ -408,51 +290,32 @@ class Conductor:
     def _enter(self, stage: Stage, event: Event | None = None) -> None:
         """The entry action of ``stage``."""
         now_ns = time.monotonic_ns()
-        self._doing = ""
         if stage is Stage.INITIALIZING:
-            self._start = self._ask("start", lambda: iter(self._actions.start()), None)
+            self._startup.begin()
         elif stage is Stage.RUNNING:
             self.notifier.ready()
             self._watchdog.begin(now_ns)
             if self._reload_owed is not None:
                 self._happen(Event.HUP, self._reload_owed)
         elif stage is Stage.TERMINATING:
-            self._start = None
-            self.notifier.stopping()
-            self.deadline = Deadline(now_ns, int(self.timing.stop_cap_s * SECOND_NS))
-            self.deadline.begin(now_ns, int(self.timing.intake_s * SECOND_NS))
-            self._guard(self.deadline)
-            self._ask("end_intake", self._actions.end_intake, None)
-        elif stage is Stage.DRAINING and self.deadline is not None:
-            deadline = self.deadline
-            self._drain_s = drain_s = self._drains.deadline_s(self.timing.drain_s)
-            deadline.begin(now_ns, int((drain_s - min(CLOSING_S, drain_s / 4)) * SECOND_NS))
-            self._guard(deadline)
-            self._ask(
-                "flush_and_publish",
-                lambda: self._actions.flush_and_publish(deadline.ends_ns, deadline.cap_ns),
-                None,
+            self._startup.end()
+            self._stop.begin(now_ns, self.timing)
+            self._defects.ask("end_intake", self._actions.end_intake, None)
+        elif stage is Stage.DRAINING:
+            self._stop.drain(now_ns, self.timing)
+            ends_ns, cap_ns = self._stop.ends_ns, self._stop.cap_ns
+            self._defects.ask(
+                "flush_and_publish", lambda: self._actions.flush_and_publish(ends_ns, cap_ns), None
             )
         elif stage is Stage.STOPPED:
-            stacks.guard(GUARD_S)
+            self._stop.end()
             self._say_goodbye(event)
         self._inbox.wake()  # what the stage waits for may be so already
         self._show()
 
     def _say_goodbye(self, event: Event | None) -> None:
-        cause, reason = self._cause or (Event.DEFECT, "")
-        drained = event is Event.DRAINED
-        ending = Ending(
-            cause=cause,
-            reason=reason,
-            forced=event is Event.FORCE,
-            drained=drained,
-            failed=self._machine.failed,
-            goodbye_s=GOODBYE_S if drained else 0.0,
-            drain=self._drained,
-        )
         try:
-            self._actions.say_goodbye(ending)
+            self._actions.say_goodbye(self._stop.ending(event, self._machine.failed))
         except Exception:
             LOG.exception("say_goodbye failed: a defect")
             self._machine.failed = True  # the table has nothing after the last stage
@@ -486,13 +349,13 @@ class Conductor:
     def _tell(self, what: Audited) -> None:
         LOG.info("%s", what.text(), extra=fields(what.fields()))
         if not self._over:  # else a signal that came too late for a record
-            self._ask("the audit", lambda: self._audit(what), None)
+            self._defects.ask("the audit", lambda: self._audit(what), None)
 
     def _show(self) -> None:
         """STATUS, and what could not be sent before."""
         self.notifier.retry()
         if self.stage is Stage.RUNNING:
-            text = self._ask("status", self._actions.status, "")
+            text = self._defects.ask("status", self._actions.status, "")
             problems = []
             if self.stuck:
                 problems.append(f"stuck: {', '.join(self.stuck)}")
@@ -500,18 +363,5 @@ class Conductor:
                 problems.append(f"reload refused: {self.reload_problem}")
             self.notifier.status("; ".join([*problems, text or "running"]))
         else:
-            self.notifier.status(f"{self.stage}: {self._doing}" if self._doing else self.stage)
-
-    def _ask(self, name: str, function: Callable[[], Result], otherwise: Result) -> Result:
-        """What ``function`` gives. If it raises, that is a defect: it is logged, it happens, and what is
-        called ``name`` is never called again."""
-        if name in self._broken:
-            return otherwise
-        try:
-            return function()
-        except Exception as error:
-            LOG.exception("%s failed: a defect", name)
-            self._broken.add(name)
-            event = Event.DEFECT if name in _OF_THE_STAGE else Event.FATAL
-            self._happen(event, f"{name} failed: {type(error).__name__}")
-            return otherwise
+            doing = self._stop.doing if self.stage.stopping else self._startup.doing
+            self.notifier.status(f"{self.stage}: {doing}" if doing else self.stage)

@@ -27,7 +27,7 @@ SHORTEST_EXTENSION_NS: Final = SECOND_NS // 4
 
 CLOSING_NS: Final = 10 * SECOND_NS
 """What the service manager is asked for beyond the deadline: goodbye and closing come after it, and what
-hangs is ended by ourselves before (``conductor.GUARD_S``)."""
+hangs is ended by ourselves before (``stop.GUARD_S``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class StageRow(NamedTuple):
 
     meaning: str
     entry: str
-    """The action on entry: a method of ``conductor.Actions``, or nothing."""
+    """The action on entry: a method of ``actions.Actions``, or nothing."""
     exit: str
     """The condition that ends it in good order."""
     deadline: str

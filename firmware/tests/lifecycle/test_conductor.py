@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from plugmeter.lifecycle.audit import TRANSITION_MESSAGE_IDS
-from plugmeter.lifecycle.conductor import CLOSING_S
 from plugmeter.lifecycle.stages import Stage
+from plugmeter.lifecycle.stop import CLOSING_S
 
 WHOLE_WAY = ["running", "terminating", "draining", "stopped"]
 
