@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
+from typing import Final
+
+_TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{12}\.tmp", re.DOTALL).fullmatch
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -38,6 +43,18 @@ def replace_file(path: Path, data: bytes) -> None:
         if not renamed:  # also on Ctrl-C
             temporary.unlink(missing_ok=True)
     _sync_directory(place.parent)
+
+
+def sweep(directory: Path) -> int:
+    """Remove what ``replace_file`` left in a directory when it was killed, or lost its power; how many there
+    were. For the one who is the only writer there. What cannot be removed stays; raises nothing."""
+    swept = 0
+    with contextlib.suppress(OSError):
+        for path in directory.iterdir():
+            if _TEMPORARY(path.name) and path.is_file() and not path.is_symlink():
+                path.unlink()
+                swept += 1
+    return swept
 
 
 def read_regular(path: Path, limit_bytes: int) -> bytes:

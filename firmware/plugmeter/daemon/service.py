@@ -22,6 +22,7 @@ from plugmeter.daemon.recorder import Recorder
 from plugmeter.daemon.runs import ENDING_S, Runs
 from plugmeter.daemon.uplink import Uplink
 from plugmeter.errors import PlugmeterError, UsageError
+from plugmeter.files import sweep
 from plugmeter.lifecycle import journal
 from plugmeter.lifecycle.actions import Ending, Timing
 from plugmeter.lifecycle.audit import Audited, SignalReceived
@@ -101,7 +102,8 @@ class Service:
         """Bring everything up."""
         yield "opening the outbox"
         outbox = Outbox(self._state / DATABASE_NAME, limits_of(self._config.outbox), LOG.warning)
-        self._outbox = outbox
+        self._outbox = outbox  # from here on the state directory is ours alone
+        sweep(self._state)
         self._recorder.attach(outbox)
         outbox.on_commit(self._conductor.wake)
         outbox.start()

@@ -30,23 +30,24 @@ from plugmeter.lifecycle.signalfd import SignalInfo, open_signalfd, read_signal
 from plugmeter.lifecycle.stages import Event
 from plugmeter.progress import Progress
 
-EVENTS: Final[Mapping[int, Event | None]] = MappingProxyType(
+_LEFT_ALONE: Final = frozenset(
     {
-        signal.SIGTERM: Event.TERM,
-        signal.SIGINT: Event.INT,
-        signal.SIGHUP: Event.HUP,
-        signal.SIGUSR1: None,
-        signal.SIGUSR2: None,
-        signal.SIGALRM: None,
-        signal.SIGVTALRM: None,
-        signal.SIGPROF: None,
-        signal.SIGIO: None,
-        signal.SIGPWR: None,
-        signal.SIGSTKFLT: None,
+        signal.SIGKILL, signal.SIGSTOP,  # nobody can take them
+        signal.SIGQUIT,
+        signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGABRT,
+        signal.SIGSYS,  # faults of the thread that they hit
+        signal.SIGPIPE, signal.SIGXFSZ,  # Python ignores them: write(2) says EPIPE, EFBIG
+        signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH,  # they do nothing
+        signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,  # a terminal's, which goes on with SIGCONT
     }
+)  # fmt: skip
+
+EVENTS: Final[Mapping[int, Event | None]] = MappingProxyType(
+    {int(number): None for number in sorted(signal.valid_signals() - _LEFT_ALONE)}
+    | {signal.SIGTERM: Event.TERM, signal.SIGINT: Event.INT, signal.SIGHUP: Event.HUP}
 )
 """The signals that are taken, and what each means. Those that mean nothing would end the process if they were
-left alone; they are told of, and that is all."""
+left alone (signal(7), the real-time ones too); they are told of, and that is all."""
 
 FORCE_AFTER_NS: Final = 1_000_000_000
 """A second TERM or INT forces from so long after the first: signals coalesce and are sent in bursts (by
@@ -119,8 +120,16 @@ class Caught:
 
     @property
     def name(self) -> str:
-        """As SIGTERM."""
-        return signal.Signals(self.number).name
+        """As SIGTERM, or SIGRTMIN+1."""
+        return name_of(self.number)
+
+
+def name_of(number: int) -> str:
+    """As SIGTERM, or SIGRTMIN+1."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal between the first and the last
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
 
 
 class Presses:

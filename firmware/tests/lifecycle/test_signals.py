@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugmeter.lifecycle.signals import EVENTS, FORCE_AFTER_NS, Presses, command_of
+from plugmeter.lifecycle.signals import EVENTS, FORCE_AFTER_NS, Presses, command_of, name_of
 from plugmeter.lifecycle.stages import Event
 
 TERM, INT, HUP, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
@@ -58,14 +58,35 @@ def test_the_audit_names_the_sender(launch: Any) -> None:
     assert toy.finish() == 0
 
 
-@pytest.mark.parametrize("number", [number for number, event in EVENTS.items() if event is None])
-def test_signals_that_mean_nothing_are_told_and_that_is_all(launch: Any, number: signal.Signals) -> None:
+def test_signals_that_mean_nothing_are_told_and_that_is_all(launch: Any) -> None:
+    """All whose default action is to end the process (signal(7)), but SIGQUIT and a thread's own faults."""
+    names = ["USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "XCPU"]
+    numbers = [getattr(signal, f"SIG{name}") for name in names]
+    numbers += range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
     toy = launch().running()
-    toy.send(number)
-    assert toy.hear("signal")["name"] == signal.Signals(number).name
+    for number in numbers:
+        toy.send(number)
+        assert toy.hear("signal", number=number)["name"] == name_of(number)
     toy.send(signal.SIGTERM)
     assert toy.finish() == 0
     assert toy.stages() == ["running", "terminating", "draining", "stopped"]
+
+
+def test_signals_that_do_nothing_are_left_alone(launch: Any) -> None:
+    toy = launch().running()
+    for number in (signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGPIPE):
+        toy.send(number)
+    toy.send(signal.SIGTERM)
+    assert toy.finish() == 0
+    assert [line["name"] for line in toy.said("signal")] == ["SIGTERM"]
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(15, "SIGTERM"), (34, "SIGRTMIN"), (35, "SIGRTMIN+1"), (63, "SIGRTMIN+29"), (64, "SIGRTMAX")],
+)
+def test_every_number_has_a_name(number: int, name: str) -> None:
+    assert name_of(number) == name
 
 
 def test_being_stopped_and_continued_is_no_signal_of_ours(launch: Any) -> None:
