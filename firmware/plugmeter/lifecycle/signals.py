@@ -29,6 +29,7 @@ from typing import Final
 from plugmeter.lifecycle.signalfd import SignalInfo, open_signalfd, read_signal
 from plugmeter.lifecycle.stages import Event
 from plugmeter.progress import Progress
+from plugmeter.wakeup import Wakeup
 
 _LEFT_ALONE: Final = frozenset(
     {
@@ -162,27 +163,31 @@ class SignalThread:
         self.progress = Progress("signals")
         self._hand_on = hand_on
         self._closing = threading.Event()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wakeup = Wakeup()
+        self._descriptor = -1
         self._thread = threading.Thread(target=self._run, name="signals", daemon=True)
 
     def start(self) -> None:
-        """Begin. RuntimeError where the signals are not blocked: they would end the process instead."""
+        """Begin. RuntimeError where the signals are not blocked: they would end the process instead. OSError
+        where there is no descriptor left."""
         if not blocked():
             raise RuntimeError("signals.block() was not called before the threads were started")
+        self._descriptor = open_signalfd(EVENTS)
         self._thread.start()
 
     def close(self) -> None:
         """End the thread; what arrives from now on stays blocked, and pending."""
         self._closing.set()
-        os.eventfd_write(self._wake, 1)
+        self._wakeup.wake()
         if self._thread.ident is not None:
             self._thread.join()
+        self._wakeup.close()
 
     def _run(self) -> None:
-        descriptor = open_signalfd(EVENTS)
+        descriptor = self._descriptor
         poller = select.poll()
         poller.register(descriptor, select.POLLIN)
-        poller.register(self._wake, select.POLLIN)
+        poller.register(self._wakeup, select.POLLIN)
         try:
             while not self._closing.is_set():
                 poller.poll(_TICK_S * 1000)
