@@ -229,17 +229,18 @@ def _audit(args: argparse.Namespace) -> int:
 
 
 def _devices(args: argparse.Namespace) -> int:
-    from plugmeter.controller import queries, views, wording
+    from plugmeter.controller import fleet_view, queries, wording
+    from plugmeter.controller.over_time import DAY_HOURS
     from plugmeter.controller.store import open_store
 
     now_ms = time.time_ns() // 1_000_000
     store = open_store(args.database, create=False)
     try:
         with store.reading() as session:
-            found = queries.fleet(session, queries.hour_of(now_ms) - views.DAY_HOURS)
+            found = queries.fleet(session, queries.hour_of(now_ms) - DAY_HOURS)
     finally:
         store.close()
-    view = views.fleet(found, now_ms, 0)
+    view = fleet_view.fleet(found, now_ms, 0)
     if args.json:
         sys.stdout.write(json.dumps(view["devices"], indent=2) + "\n")
         return 0
