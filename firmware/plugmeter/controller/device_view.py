@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from plugmeter.controller import wording
 from plugmeter.controller.audit import Finding
-from plugmeter.controller.over_time import Span, over_time
+from plugmeter.controller.over_time import Span, drops_over_time, over_time
 from plugmeter.controller.presence import backlog, presence
 from plugmeter.controller.queries import DeviceRow, Noted
 from plugmeter.controller.run_view import certified
@@ -95,10 +95,24 @@ def losses(found: Sequence[Noted]) -> list[View]:
     ]
 
 
-def listeners(found: Sequence[tuple[str, int, int, int, int]]) -> list[View]:
-    """Programs with a uevent socket, and what the kernel dropped for them during runs."""
+def listeners(
+    found: Sequence[tuple[str, int, int, int, int]],
+    sums: Sequence[tuple[int, str, int, int]],
+    *,
+    span: Span,
+    now_ms: int,
+) -> list[View]:
+    """Programs with a uevent socket, and what the kernel dropped for them: ever, and over time."""
+    times = drops_over_time(sums, span, now_ms)
     return [
-        {"comm": comm, "groups": groups, "runs": runs, "drops": drops, "last_ms": last_ms}
+        {
+            "comm": comm,
+            "groups": groups,
+            "runs": runs,
+            "drops": drops,
+            "last_ms": last_ms,
+            "over_time": times.get((comm, groups)),
+        }
         for comm, groups, runs, drops, last_ms in found
     ]
 

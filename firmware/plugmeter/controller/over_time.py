@@ -1,4 +1,4 @@
-"""Losses over a span of time, in columns of equal length, by port and stage. Pure."""
+"""A span of time in columns of equal length: losses by port and stage, drops by listener. Pure."""
 
 from __future__ import annotations
 
@@ -45,13 +45,10 @@ _STAGES: Final = tuple(LOSS_STAGES)
 def over_time(sums: Sequence[tuple[int, str, str, str, int]], span: Span, now_ms: int) -> View:
     """Losses by stage in columns of equal length, and by port and stage. ``sums`` as the span wants them."""
     width = span.column_minutes
-    width_ms = width * MINUTE_MS
     each_column = width // span.sum_minutes
-    last = now_ms // width_ms
-    first = last - span.hours * 60 // width + 1
     columns: dict[int, View] = {
-        at: {"start_ms": at * width_ms, "minutes": width, "verdicts": 0, "lost": 0, "stages": {}}
-        for at in range(first, last + 1)
+        at: {"start_ms": at * width * MINUTE_MS, "minutes": width, "verdicts": 0, "lost": 0, "stages": {}}
+        for at in _columns(span, now_ms)
     }
     ports: dict[str, View] = defaultdict(
         lambda: {
@@ -98,6 +95,34 @@ def over_time(sums: Sequence[tuple[int, str, str, str, int]], span: Span, now_ms
         "verdicts": sum(column["verdicts"] for column in columns.values()),
         "lost": sum(column["lost"] for column in columns.values()),
     }
+
+
+def drops_over_time(
+    sums: Sequence[tuple[int, str, int, int]], span: Span, now_ms: int
+) -> dict[tuple[str, int], View]:
+    """Drops in the same columns, by listener (program, groups). ``sums`` as the span wants them.
+
+    A drop is in the column in which its run ended: no record says it more finely.
+    """
+    columns = _columns(span, now_ms)
+    found: dict[tuple[str, int], View] = {}
+    for number, comm, groups, drops in sums:
+        at = number * span.sum_minutes // span.column_minutes
+        if at not in columns:
+            continue
+        listener = found.setdefault(
+            (comm, groups), {"drops": 0, "trend": [0] * len(columns), "seen": [False] * len(columns)}
+        )
+        listener["drops"] += drops
+        listener["trend"][at - columns.start] += drops
+        listener["seen"][at - columns.start] = True
+    return found
+
+
+def _columns(span: Span, now_ms: int) -> range:
+    """The numbers of its columns, counted from 1970."""
+    last = now_ms // (span.column_minutes * MINUTE_MS)
+    return range(last - span.hours * 60 // span.column_minutes + 1, last + 1)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -190,10 +190,13 @@ def _device_view(store: Store, name: str, asked: Span | None, listening_ms: int 
         # Of a device that is new a day shows little.
         span = asked or SPANS[1 if now_ms - row.first_ms < HOUR_MS else DAY_HOURS]
         if span.sum_minutes == 1:
-            sums = queries.minutes(session, row.id, queries.minute_of(now_ms) - 60 * span.hours)
+            since = queries.minute_of(now_ms) - 60 * span.hours
+            sums = queries.minutes(session, row.id, since)
+            drops = queries.listener_minutes(session, row.id, since, _MOST)
         else:
             since = queries.hour_of(now_ms) - span.hours - span.column_minutes // 60
             sums = queries.hours(session, row.id, since)
+            drops = queries.listener_hours(session, row.id, since, _MOST)
         documents = queries.documents(session, row.id)
         return {
             "now_ms": now_ms,
@@ -208,7 +211,9 @@ def _device_view(store: Store, name: str, asked: Span | None, listening_ms: int 
             ),
             "runs": run_view.runs(queries.runs(session, row.id, _MOST)),
             "losses": device_view.losses(queries.losses(session, row.id, _MOST)),
-            "listeners": device_view.listeners(queries.listeners(session, row.id, _MOST)),
+            "listeners": device_view.listeners(
+                queries.listeners(session, row.id, _MOST), drops, span=span, now_ms=now_ms
+            ),
             "gaps": diary.lines(queries.noted(session, row.id, ("gap",), _MOST)),
             "link": diary.lines(queries.noted(session, row.id, ("link",), _MOST)),
             "diary": diary.lines(queries.noted(session, row.id, queries.DIARY, 2 * _MOST)),
