@@ -154,8 +154,8 @@ class Extracts:
             if 0 < listener.groups < 2**32 and 0 <= listener.drops <= _MOST:
                 dropped[printable(listener.comm, 64), listener.groups] += listener.drops
         for who, drops in dropped.items():
-            runs, before, _ = self._listeners.get(who, (0, 0, 0))
-            self._listeners[who] = (runs + 1, before + drops, record.time_ms)
+            runs, before, last_ms = self._listeners.get(who, (0, 0, 0))
+            self._listeners[who] = (runs + 1, before + drops, max(last_ms, record.time_ms))
             then = (*who, record.time_ms // MINUTE_MS)
             runs, before = self._drops.get(then, (0, 0))
             self._drops[then] = (runs + 1, before + drops)
@@ -236,7 +236,12 @@ _END_RUN: Final = upsert(
     ("device", "id"),
     ("ended_ms", "valid", "interrupted", "expected", "decided", "lost", "stream", "seq"),
 )
-_ADD_LISTENER: Final = upsert("listener", ("device", "comm", "groups"), ("last_ms",), ("runs", "drops"))
+_ADD_LISTENER: Final = (  # records come in any order
+    "INSERT INTO listener (device, comm, groups, last_ms, runs, drops) VALUES (?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (device, comm, groups) DO UPDATE SET runs = listener.runs + excluded.runs,"
+    " drops = listener.drops + excluded.drops,"
+    " last_ms = CASE WHEN excluded.last_ms > listener.last_ms THEN excluded.last_ms ELSE listener.last_ms END"
+)
 _ADD_LISTENER_HOUR: Final = upsert(
     "listener_hour", ("device", "comm", "groups", "hour"), (), ("runs", "drops")
 )

@@ -5,7 +5,7 @@ One thread does all of it, one step after the other:
     read -> gather (some 100 ms, 1,000 records) -> one transaction -> PUBACK and the message on the ack topic
 
 So what waits in memory is bounded by the Receive Maximum that we give the broker: without our PUBACKs it
-sends no more.
+sends no more. Where records are kept for some time only, each turn ends with deleting a few that are older.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Final
 from plugmeter.controller.broker import BrokerSettings
 from plugmeter.controller.connection import RECEIVE_MAXIMUM, Connection
 from plugmeter.controller.gathering import LINGER_S, Gathering
+from plugmeter.controller.retention import Retention
 from plugmeter.controller.store import Store
 from plugmeter.progress import Progress
 from plugmeter.wakeup import Wakeup
@@ -54,12 +55,14 @@ class Receiver:
         share: str | None,
         tell: Callable[[str], None],
         linger_s: float = LINGER_S,
+        keep_days: int | None = None,
     ) -> None:
         self.progress = Progress("receiver")
         self._broker = settings.name
         self._tell = tell
         self._connection = Connection(settings, client_id=client_id, share=share, tell=tell)
         self._gathering = Gathering(store, tell, linger_s)
+        self._retention = Retention(store, keep_days, tell) if keep_days is not None else None
         self._wakeup = Wakeup()
         self._stopping = False
         self._thread = threading.Thread(target=self._main, name="receiver", daemon=True)
@@ -89,14 +92,14 @@ class Receiver:
 
     def status(self) -> ReceiverStatus:
         """A snapshot."""
-        connection, gathering = self._connection, self._gathering
+        connection, gathering, retention = self._connection, self._gathering, self._retention
         return ReceiverStatus(
             connection.state,
             self._broker,
             connection.since_ms,
             connection.reason,
             gathering.trouble,
-            {**gathering.counters, **connection.counters},
+            {**gathering.counters, **connection.counters, **(retention.counters if retention else {})},
         )
 
     # -- the thread -------------------------------------------------------------------------------
@@ -121,10 +124,14 @@ class Receiver:
         now = time.monotonic()
         if self._gathering.due(now, full=self._connection.unconfirmed >= RECEIVE_MAXIMUM):
             self._commit(now)
+        if self._retention is not None and not self._gathering.trouble:
+            self._retention.turn(time.monotonic(), time.time_ns() // 1_000_000)
 
     def _patience_s(self, now: float) -> float:
         """How long there is certainly nothing to do unless something is read."""
-        known = (self._connection.patience_s(now), self._gathering.patience_s(now))
+        known = [self._connection.patience_s(now), self._gathering.patience_s(now)]
+        if self._retention is not None and not self._gathering.trouble:
+            known.append(self._retention.patience_s(now))
         return min([_PATIENCE_S, *(each for each in known if each is not None)])
 
     def _serve(self) -> None:

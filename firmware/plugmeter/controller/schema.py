@@ -3,9 +3,10 @@
 ``record`` holds every record, by stream and number: its primary key is what makes a record arrive once in
 effect. ``coverage`` says in ranges which numbers are there (``record`` and ``tombstone`` apart), so that
 one transaction can tell the new from the known without looking at each; the audit checks it against
-``record``. ``hour``, ``minute`` (of the last two hours only), ``notable``, ``run``, ``listener`` and
-``listener_hour``, ``listener_minute`` (since tables of version 2) are what the page shows, kept in the same
-transaction as the records, so that they agree with them, and the page is quick however many there are.
+``record``. Numbers whose record was deleted after its time are there twice: as ``record`` and as ``deleted``.
+``hour``, ``minute`` (of the last two hours only), ``notable``, ``run``, ``listener``, ``listener_hour`` and
+``listener_minute`` (again) are what the page shows, kept in the same transaction as the records, so that they
+agree with them, and the page is quick however many there are.
 
 Times are milliseconds since 1970 (``_ms``): those of a record are its device's, ``received_ms`` is ours.
 """
@@ -199,7 +200,8 @@ CREATE TABLE listener_minute (
 """
 
 _VERSIONS: Final = (_TABLES, _LISTENER_TIMES)
-"""What each version added to the one before."""
+"""What each version added to the one before. Version 2 also deletes records, which version 1 would take for
+another hand's doing."""
 
 _DIALECTS: Final = {
     # WITHOUT ROWID: rows lie in the order of the key, written once (sqlite.org/withoutrowid.html).

@@ -279,6 +279,20 @@ def test_drops_of_listeners_are_summed_up_over_time(store: Store) -> None:
         assert sum(drops for *_, drops in queries.listener_hours(session, found.id, 0, 9)) == 115
 
 
+def test_a_listener_was_last_seen_when_its_latest_run_ended(store: Store) -> None:
+    """Whatever order the records come in, in one transaction or in several."""
+    receive(
+        store,
+        message(
+            [run_ended(2, 1_795_300_200_000, ("udevd", 1)), run_ended(1, 1_795_300_100_000, ("udevd", 1))]
+        ),
+    )
+    receive(store, message([run_ended(3, 1_795_300_000_000, ("udevd", 1))]))
+    with store.reading() as session:
+        found = queries.listeners(session, the_device(store).id, 9)
+    assert found == [("udevd", 2, 3, 3, 1_795_300_200_000)]
+
+
 def test_who_commands_a_device_that_is_none_makes_none(store: Store) -> None:
     ours = {"state": "init", "op": "selftest", "id": "c-1"}
     receive(store, document("cmd/selftest/c-1", ours, device="misspelt"))
