@@ -31,6 +31,7 @@ examples:
   plugmeter controller serve --broker mqtts://broker.example --username lab --password-file lab.password
   plugmeter controller serve --database postgresql://plugmeter@db.example/plugmeter --share lab
       two of these, on one database, share the work
+  plugmeter controller serve --keep-days 365         records older than a year go, and stay accounted for
   plugmeter controller audit                          is every record of every device accounted for?
   plugmeter controller devices
   plugmeter controller command lab-3 start-run --argument rig=injected --argument sticks=20
@@ -47,6 +48,7 @@ refused, or it could not be done; 2 bad usage
 _DATABASE: Final = "plugmeter-controller.db"
 _CLIENT_ID: Final = "plugmeter-controller"
 _CONFIG_LIMIT_BYTES: Final = 65_536
+_MOST_DAYS: Final = 36_500
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,6 +172,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         default=_default(parser, []),
         help="on a loopback address the page answers to localhost; to this name too",
     )
+    parser.add_argument(
+        "--keep-days",
+        metavar="N",
+        type=int,
+        default=none,
+        help="delete records N days after they came; the audit still counts them (default: keep all)",
+    )
     _add_broker(parser)
     parser.add_argument(
         "--client-id",
@@ -200,6 +209,8 @@ def _serve(args: argparse.Namespace) -> int:
 
     if args.share is not None and not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", args.share):
         raise UsageError(f"--share {args.share!r}: a group's name is 1 to 64 of A-Z a-z 0-9 _ . -")
+    if args.keep_days is not None and not 1 <= args.keep_days <= _MOST_DAYS:
+        raise UsageError(f"--keep-days {args.keep_days}: give 1 to {_MOST_DAYS}, or leave it out to keep all")
     shared = f"{_CLIENT_ID}-{secrets.token_hex(4)}"
     settings = ServiceSettings(
         broker=_broker(args),
@@ -207,6 +218,7 @@ def _serve(args: argparse.Namespace) -> int:
         share=args.share,
         listen=None if args.no_page else _listen(args.listen),
         token=None if args.token_file is None else _token(args.token_file),
+        keep_days=args.keep_days,
         hosts=frozenset(name.lower() for name in args.allow_host),
     )
     store = open_store(args.database)
@@ -229,17 +241,18 @@ def _audit(args: argparse.Namespace) -> int:
 
 
 def _devices(args: argparse.Namespace) -> int:
-    from plugmeter.controller import queries, views, wording
+    from plugmeter.controller import fleet_view, queries, wording
+    from plugmeter.controller.over_time import DAY_HOURS
     from plugmeter.controller.store import open_store
 
     now_ms = time.time_ns() // 1_000_000
     store = open_store(args.database, create=False)
     try:
         with store.reading() as session:
-            found = queries.fleet(session, queries.hour_of(now_ms) - views.DAY_HOURS)
+            found = queries.fleet(session, queries.hour_of(now_ms) - DAY_HOURS)
     finally:
         store.close()
-    view = views.fleet(found, now_ms, 0)
+    view = fleet_view.fleet(found, now_ms, 0)
     if args.json:
         sys.stdout.write(json.dumps(view["devices"], indent=2) + "\n")
         return 0

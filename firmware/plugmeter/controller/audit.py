@@ -37,7 +37,10 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What we have of a stream: ``stored`` by the records themselves, ``covered`` by our index of them."""
+    """What we have of a stream: ``stored`` by the records themselves, ``covered`` by our index of them.
+
+    What was deleted after the time for which records are kept is in both: it was stored.
+    """
 
     device: str
     stream: str
@@ -51,6 +54,7 @@ class Books:
     """Why nothing comes of it any more; None of a device's present stream."""
     previous: str | None = None
     """The stream before it, where its first record names one."""
+    deleted: Ranges = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ def _faults(books: Books, lost: int, among: Ranges, cut_off: int) -> Iterable[st
     if books.conflicts:
         yield (
             f"{books.conflicts} numbers came again with another content: the device's state was copied or "
-            "restored from a copy (both are kept)"
+            "restored from a copy" + ("" if books.deleted else " (both are kept)")
         )
     if books.told and books.told.contradictions:
         yield (
@@ -148,6 +152,8 @@ def _notes(books: Books, absent: int) -> Iterable[str]:
         yield f"broken off: {books.over_because}"
     if books.previous is not None:
         yield f"it follows {books.previous}"
+    if books.deleted:
+        yield f"{ranges.total(books.deleted):,} of the stored are older than is kept: deleted since"
     if books.told is None:
         yield "the device has not told its account yet" + (
             ": what is missing counts as pending" if absent else ""
@@ -173,6 +179,7 @@ def as_value(findings: Sequence[Finding]) -> dict[str, Any]:
                 "accounted": finding.ok,
                 "produced": finding.produced,
                 "stored": finding.stored,
+                "deleted": ranges.total(finding.books.deleted),
                 "tombstoned": finding.tombstoned,
                 "pending": finding.pending,
                 "lost": finding.lost,

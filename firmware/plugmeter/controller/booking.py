@@ -13,15 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from plugmeter.controller import extracts
+from plugmeter.controller import coverage, extracts
 from plugmeter.controller.arrivals import Arrival, Arrivals, Burial, CommandState, DeviceArrivals, Document
 from plugmeter.controller.store import Session, Store, upsert
 from plugmeter.telemetry import ranges
-from plugmeter.telemetry.ranges import Range, Ranges
+from plugmeter.telemetry.ranges import Ranges
 
-_RECORD = "record"
-_TOMBSTONE = "tombstone"
-_BIGGEST = 2**63 - 1
+_BIGGEST = coverage.BIGGEST
 
 
 @dataclass(slots=True)
@@ -128,7 +126,7 @@ class _Device:
             else:
                 unique[record.seq] = record
         arrived = ranges.runs(unique)
-        there = self._covered(stream, _RECORD, arrived)
+        there = coverage.near(self._session, stream, coverage.RECORD, arrived)
         fresh_ranges = ranges.subtract(arrived, there)
         fresh = list(unique.values())
         if ranges.total(fresh_ranges) != len(fresh):
@@ -144,7 +142,7 @@ class _Device:
                     f"of {len(fresh)} records that stream {stream} was not to have, it took {inserted}: its "
                     "coverage is wrong"
                 )
-            self._cover(stream, _RECORD, fresh_ranges, there)
+            coverage.add(self._session, stream, coverage.RECORD, fresh_ranges, there)
             for each in fresh:
                 if each.kind != "raw":
                     self._extracts.add(stream, each)
@@ -167,17 +165,22 @@ class _Device:
             )
 
     def _compare(self, stream: int, again: Sequence[Arrival]) -> int:
-        """Hold what came again against what is there; keep what differs beside it. How many differ anew."""
+        """Hold what came again against what is there; keep what differs beside it. How many differ anew.
+
+        What was deleted (``retention``) came again all the same: there is nothing left to hold it against.
+        """
         conflicts = 0
         there: dict[int, tuple[str, str]] = {}
-        for first, last in ranges.runs({record.seq for record in again}):
+        numbers = ranges.runs({record.seq for record in again})
+        deleted = coverage.near(self._session, stream, coverage.DELETED, numbers)
+        for first, last in numbers:
             for seq, kind, data in self._session.rows(
                 "SELECT seq, kind, data FROM record WHERE stream = ? AND seq BETWEEN ? AND ?",
                 (stream, first, last),
             ):
                 there[seq] = (kind, data)
         for record in again:
-            if there[record.seq] == (record.kind, record.data):
+            if there.get(record.seq) == (record.kind, record.data) or ranges.contains(deleted, record.seq):
                 continue
             digest = hashlib.sha256(f"{record.kind}\n{record.data}".encode()).hexdigest()
             conflicts += self._session.run(
@@ -191,7 +194,7 @@ class _Device:
         if not tombstones:
             return ()
         arrived = ranges.normalise((each.first, each.last) for each in tombstones)
-        there = self._covered(stream, _TOMBSTONE, arrived)
+        there = coverage.near(self._session, stream, coverage.TOMBSTONE, arrived)
         fresh = ranges.subtract(arrived, there)
         self._session.many(
             "INSERT INTO tombstone (stream, first, last, reason, rank, time_ms, received_ms)"
@@ -199,49 +202,13 @@ class _Device:
             [(stream, t.first, t.last, t.reason, t.rank, t.time_ms, self._now_ms) for t in tombstones],
         )
         if fresh:
-            self._cover(stream, _TOMBSTONE, fresh, there)
+            coverage.add(self._session, stream, coverage.TOMBSTONE, fresh, there)
             self._session.run(
                 "UPDATE stream SET tombstoned = tombstoned + ? WHERE id = ?",
                 (min(ranges.total(fresh), _BIGGEST), stream),
             )
         self._booked.tombstones += len(tombstones)
         return arrived
-
-    def _covered(self, stream: int, what: str, arrived: Ranges) -> Ranges:
-        """The ranges that are there already and overlap or touch what arrived."""
-        found: set[Range] = set()
-        for first, last in arrived:
-            # Ranges of one stream do not overlap: of those that begin before, only the last can reach here.
-            below = self._session.rows(
-                "SELECT first, last FROM coverage WHERE stream = ? AND what = ? AND first < ?"
-                " ORDER BY first DESC LIMIT 1",
-                (stream, what, first),
-            )
-            found.update((a, b) for a, b in below if b >= first - 1)
-            found.update(
-                (a, b)
-                for a, b in self._session.rows(
-                    "SELECT first, last FROM coverage"
-                    " WHERE stream = ? AND what = ? AND first BETWEEN ? AND ?",
-                    (stream, what, first, min(last + 1, _BIGGEST)),
-                )
-            )
-        return tuple(sorted(found))
-
-    def _cover(self, stream: int, what: str, fresh: Ranges, there: Ranges) -> None:
-        """Add ``fresh``; ``there`` is what touches it or overlaps what it came with."""
-        after = ranges.merge(fresh, there)
-        gone = [each for each in there if each not in after]
-        new = [each for each in after if each not in there]
-        if gone:
-            self._session.many(
-                "DELETE FROM coverage WHERE stream = ? AND what = ? AND first = ?",
-                [(stream, what, first) for first, _ in gone],
-            )
-        self._session.many(
-            "INSERT INTO coverage (stream, what, first, last) VALUES (?, ?, ?, ?)",
-            [(stream, what, first, last) for first, last in new],
-        )
 
     def _document(self, kind: str, document: Document) -> None:
         if kind == "summary" and not self._account(document):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plugmeter.controller import coverage
 from plugmeter.controller.audit import Books, Told
 from plugmeter.controller.store import Session, Store
 from plugmeter.errors import UsageError
@@ -42,19 +43,23 @@ def books_of(session: Session, device: int, name: str, *, quick: bool = False) -
             over = f"the next stream began because this one's database was {followers[stream_name] or 'gone'}"
         elif stream_name != present:
             over = "the device reports as another stream now"
-        covered = _covered(session, stream, "record")
+        covered = coverage.of(session, stream, coverage.RECORD)
+        deleted = coverage.of(session, stream, coverage.DELETED)
         found.append(
             Books(
                 device=name,
                 stream=stream_name,
-                stored=covered if quick else _stored(session, stream),
+                stored=covered if quick else ranges.merge(_stored(session, stream), deleted),
                 covered=covered,
-                buried=_covered(session, stream, "tombstone") if quick else _buried(session, stream),
+                buried=(
+                    coverage.of(session, stream, coverage.TOMBSTONE) if quick else _buried(session, stream)
+                ),
                 told=_told(session, stream),
                 duplicates=duplicates,
                 conflicts=conflicts,
                 over_because=over,
                 previous=previous,
+                deleted=deleted,
             )
         )
     return found
@@ -85,11 +90,6 @@ def _stored(session: Session, stream: int) -> Ranges:
         " FROM record WHERE stream = ?) AS numbered GROUP BY island",
         (stream,),
     )
-    return ranges.normalise((int(first), int(last)) for first, last in rows)
-
-
-def _covered(session: Session, stream: int, what: str) -> Ranges:
-    rows = session.rows("SELECT first, last FROM coverage WHERE stream = ? AND what = ?", (stream, what))
     return ranges.normalise((int(first), int(last)) for first, last in rows)
 
 

@@ -15,7 +15,7 @@ _LABELLED = {1: 10, 60: 3, 360: 4, 1_440: 4}
 
 
 def columns(found: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> Markup:
-    """Losses in stacked columns, one a bucket, by stage; ``found`` as in ``views.over_time``."""
+    """Losses in stacked columns, one a bucket, by stage; ``found`` as in ``over_time``."""
     most = max((column["lost"] for column in found), default=0)
     top, step = _scale(most)
     plot_width, plot_height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM

@@ -90,6 +90,8 @@ class Extracts:
         self._started: list[tuple[str, int, str, str]] = []
         self._ended: list[_Ended] = []
         self._listeners: dict[tuple[str, int], tuple[int, int, int]] = {}
+        self._drops: dict[tuple[str, int, int], tuple[int, int]] = {}
+        """(program, groups, minute) to runs that ended then, and drops in them."""
 
     def add(self, stream: int, record: Arrival) -> None:
         """Take a record that is new. One that is not what its kind should be is listed, and no more."""
@@ -152,8 +154,11 @@ class Extracts:
             if 0 < listener.groups < 2**32 and 0 <= listener.drops <= _MOST:
                 dropped[printable(listener.comm, 64), listener.groups] += listener.drops
         for who, drops in dropped.items():
-            runs, before, _ = self._listeners.get(who, (0, 0, 0))
-            self._listeners[who] = (runs + 1, before + drops, record.time_ms)
+            runs, before, last_ms = self._listeners.get(who, (0, 0, 0))
+            self._listeners[who] = (runs + 1, before + drops, max(last_ms, record.time_ms))
+            then = (*who, record.time_ms // MINUTE_MS)
+            runs, before = self._drops.get(then, (0, 0))
+            self._drops[then] = (runs + 1, before + drops)
 
     def write(self, session: Session, device: int) -> None:
         """Into the tables, in the transaction that the records are booked in."""
@@ -161,6 +166,10 @@ class Extracts:
             self._write_totals(session, device)
         if self._minutes:
             session.run("DELETE FROM minute WHERE device = ? AND minute < ?", (device, self._oldest_minute))
+        if self._drops:
+            session.run(
+                "DELETE FROM listener_minute WHERE device = ? AND minute < ?", (device, self._oldest_minute)
+            )
         rows: list[tuple[str, list[tuple[object, ...]]]] = [
             (_ADD_HOUR, [(device, *key, n) for key, n in sorted(self._hours.items())]),
             (_ADD_MINUTE, [(device, *key, n) for key, n in sorted(self._minutes.items())]),
@@ -172,6 +181,21 @@ class Extracts:
                 [
                     (device, *who, last_ms, runs, drops)
                     for who, (runs, drops, last_ms) in sorted(self._listeners.items())
+                ],
+            ),
+            (
+                _ADD_LISTENER_HOUR,
+                [
+                    (device, comm, groups, minute * MINUTE_MS // HOUR_MS, runs, drops)
+                    for (comm, groups, minute), (runs, drops) in sorted(self._drops.items())
+                ],
+            ),
+            (
+                _ADD_LISTENER_MINUTE,
+                [
+                    (device, *then, runs, drops)
+                    for then, (runs, drops) in sorted(self._drops.items())
+                    if then[-1] >= self._oldest_minute
                 ],
             ),
         ]
@@ -212,4 +236,15 @@ _END_RUN: Final = upsert(
     ("device", "id"),
     ("ended_ms", "valid", "interrupted", "expected", "decided", "lost", "stream", "seq"),
 )
-_ADD_LISTENER: Final = upsert("listener", ("device", "comm", "groups"), ("last_ms",), ("runs", "drops"))
+_ADD_LISTENER: Final = (  # records come in any order
+    "INSERT INTO listener (device, comm, groups, last_ms, runs, drops) VALUES (?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (device, comm, groups) DO UPDATE SET runs = listener.runs + excluded.runs,"
+    " drops = listener.drops + excluded.drops,"
+    " last_ms = CASE WHEN excluded.last_ms > listener.last_ms THEN excluded.last_ms ELSE listener.last_ms END"
+)
+_ADD_LISTENER_HOUR: Final = upsert(
+    "listener_hour", ("device", "comm", "groups", "hour"), (), ("runs", "drops")
+)
+_ADD_LISTENER_MINUTE: Final = upsert(
+    "listener_minute", ("device", "comm", "groups", "minute"), (), ("runs", "drops")
+)

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from plugmeter import __version__
-from plugmeter.controller import charts, queries, views, wording
+from plugmeter.controller import charts, device_view, diary, fleet_view, queries, run_view, wording
 from plugmeter.controller.extracts import HOUR_MS
+from plugmeter.controller.over_time import DAY_HOURS, SPANS, Span
 from plugmeter.controller.receiver import ReceiverStatus
 from plugmeter.controller.store import Store, StoreTrouble
 from plugmeter.errors import PlugmeterError, UsageError
@@ -154,23 +155,23 @@ def create_app(
     def fleet() -> str:
         now_ms = _now_ms()
         with store.reading() as session:
-            found = queries.fleet(session, queries.hour_of(now_ms) - views.DAY_HOURS)
-        view = views.fleet(found, now_ms, _listening_ms(receiver()))
+            found = queries.fleet(session, queries.hour_of(now_ms) - DAY_HOURS)
+        view = fleet_view.fleet(found, now_ms, _listening_ms(receiver()))
         return flask.render_template("fleet.html", fleet=view, **_frame(receiver, now_ms))
 
     @app.get("/device/<name>")
     def device(name: str) -> str:
         found = _device_view(store, name, _asked(), _listening_ms(receiver()))
         frame = {**_frame(receiver), **found}
-        return flask.render_template("device.html", spans=views.SPANS, **frame)
+        return flask.render_template("device.html", spans=SPANS, **frame)
 
     @app.get("/api/fleet")
     def api_fleet() -> flask.Response:
         now_ms = _now_ms()
         with store.reading() as session:
-            found = queries.fleet(session, queries.hour_of(now_ms) - views.DAY_HOURS)
+            found = queries.fleet(session, queries.hour_of(now_ms) - DAY_HOURS)
         status = receiver()
-        view = views.fleet(found, now_ms, _listening_ms(status))
+        view = fleet_view.fleet(found, now_ms, _listening_ms(status))
         return flask.jsonify(now_ms=now_ms, receiver=_receiver(status), **view)
 
     @app.get("/api/device/<name>")
@@ -180,25 +181,26 @@ def create_app(
     return app
 
 
-def _device_view(
-    store: Store, name: str, asked: views.Span | None, listening_ms: int | None
-) -> dict[str, Any]:
+def _device_view(store: Store, name: str, asked: Span | None, listening_ms: int | None) -> dict[str, Any]:
     now_ms = _now_ms()
     with store.reading() as session:
         row = queries.device(session, name)
         if row is None:
             flask.abort(404)
         # Of a device that is new a day shows little.
-        span = asked or views.SPANS[1 if now_ms - row.first_ms < HOUR_MS else views.DAY_HOURS]
+        span = asked or SPANS[1 if now_ms - row.first_ms < HOUR_MS else DAY_HOURS]
         if span.sum_minutes == 1:
-            sums = queries.minutes(session, row.id, queries.minute_of(now_ms) - 60 * span.hours)
+            since = queries.minute_of(now_ms) - 60 * span.hours
+            sums = queries.minutes(session, row.id, since)
+            drops = queries.listener_minutes(session, row.id, since, _MOST)
         else:
             since = queries.hour_of(now_ms) - span.hours - span.column_minutes // 60
             sums = queries.hours(session, row.id, since)
+            drops = queries.listener_hours(session, row.id, since, _MOST)
         documents = queries.documents(session, row.id)
         return {
             "now_ms": now_ms,
-            "device": views.device(
+            "device": device_view.device(
                 row,
                 documents,
                 sums,
@@ -207,25 +209,27 @@ def _device_view(
                 now_ms=now_ms,
                 listening_ms=listening_ms,
             ),
-            "runs": views.runs(queries.runs(session, row.id, _MOST)),
-            "losses": views.losses(queries.losses(session, row.id, _MOST)),
-            "listeners": views.listeners(queries.listeners(session, row.id, _MOST)),
-            "gaps": views.diary(queries.noted(session, row.id, ("gap",), _MOST)),
-            "link": views.diary(queries.noted(session, row.id, ("link",), _MOST)),
-            "diary": views.diary(queries.noted(session, row.id, queries.DIARY, 2 * _MOST)),
-            "tombstones": views.tombstones(queries.tombstones(session, row.id, _MOST)),
-            "commands": views.commands(queries.commands(session, row.id, _MOST)),
+            "runs": run_view.runs(queries.runs(session, row.id, _MOST)),
+            "losses": device_view.losses(queries.losses(session, row.id, _MOST)),
+            "listeners": device_view.listeners(
+                queries.listeners(session, row.id, _MOST), drops, span=span, now_ms=now_ms
+            ),
+            "gaps": diary.lines(queries.noted(session, row.id, ("gap",), _MOST)),
+            "link": diary.lines(queries.noted(session, row.id, ("link",), _MOST)),
+            "diary": diary.lines(queries.noted(session, row.id, queries.DIARY, 2 * _MOST)),
+            "tombstones": device_view.tombstones(queries.tombstones(session, row.id, _MOST)),
+            "commands": device_view.commands(queries.commands(session, row.id, _MOST)),
         }
 
 
-def _asked() -> views.Span | None:
+def _asked() -> Span | None:
     """The time that is asked for; None where none is."""
     asked = flask.request.args.get("hours")
     if asked is None:
         return None
-    if asked not in map(str, views.SPANS):
+    if asked not in map(str, SPANS):
         flask.abort(404)
-    return views.SPANS[int(asked)]
+    return SPANS[int(asked)]
 
 
 def _frame(receiver: Callable[[], ReceiverStatus], now_ms: int | None = None) -> dict[str, Any]:

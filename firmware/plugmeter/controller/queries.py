@@ -17,6 +17,7 @@ DIARY: Final = ("signal", "transition", "diagnosis", "health", "start", "stream"
 """Kinds of records that a device's page lists together, the latest first."""
 
 _DECODE: Final = msgspec.json.Decoder().decode
+_WORST: Final = "ORDER BY drops DESC, comm, groups"
 _DEVICE: Final = (
     "id, name, first_ms, heard_ms, records, bytes, duplicates, conflicts, refused, problems, problem,"
     " problem_ms, verdicts, losses, runs, runs_valid, decided_valid, lost_valid, last_run, last_run_ms"
@@ -195,11 +196,37 @@ def noted(session: Session, device_id: int, kinds: tuple[str, ...], most: int) -
 def listeners(session: Session, device_id: int, most: int) -> list[tuple[str, int, int, int, int]]:
     """(program, groups, runs, drops, last_ms), the worst first."""
     rows = session.rows(
-        "SELECT comm, groups, runs, drops, last_ms FROM listener WHERE device = ?"
-        " ORDER BY drops DESC, comm LIMIT ?",
+        f"SELECT comm, groups, runs, drops, last_ms FROM listener WHERE device = ? {_WORST} LIMIT ?",
         (device_id, most),
     )
     return [(comm, int(groups), int(n), int(drops), int(last)) for comm, groups, n, drops, last in rows]
+
+
+def listener_hours(
+    session: Session, device_id: int, since_hour: int, most: int
+) -> list[tuple[int, str, int, int]]:
+    """(hour, program, groups, drops) of runs that ended then, for the listeners that ``listeners`` gives."""
+    return _listener_times(session, "hour", device_id, since_hour, most)
+
+
+def listener_minutes(
+    session: Session, device_id: int, since_minute: int, most: int
+) -> list[tuple[int, str, int, int]]:
+    """(minute, program, groups, drops), as ``listener_hours``; of the last two hours only."""
+    return _listener_times(session, "minute", device_id, since_minute, most)
+
+
+def _listener_times(
+    session: Session, unit: str, device_id: int, since: int, most: int
+) -> list[tuple[int, str, int, int]]:
+    rows = session.rows(
+        f"SELECT t.{unit}, t.comm, t.groups, t.drops FROM"
+        f" (SELECT comm, groups FROM listener WHERE device = ? {_WORST} LIMIT ?) AS worst"
+        f" JOIN listener_{unit} AS t ON t.device = ? AND t.comm = worst.comm AND t.groups = worst.groups"
+        f" WHERE t.{unit} >= ? ORDER BY t.{unit}",
+        (device_id, most, device_id, since),
+    )
+    return [(int(at), comm, int(groups), int(drops)) for at, comm, groups, drops in rows]
 
 
 def tombstones(session: Session, device_id: int, most: int) -> list[tuple[int, int, str, int, int]]:

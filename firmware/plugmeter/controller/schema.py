@@ -3,9 +3,10 @@
 ``record`` holds every record, by stream and number: its primary key is what makes a record arrive once in
 effect. ``coverage`` says in ranges which numbers are there (``record`` and ``tombstone`` apart), so that
 one transaction can tell the new from the known without looking at each; the audit checks it against
-``record``. ``hour``, ``minute`` (of the last two hours only), ``notable``, ``run`` and ``listener`` are what
-the page shows, kept in the same transaction as the records, so that they agree with them, and the page is
-quick however many there are.
+``record``. Numbers whose record was deleted after its time are there twice: as ``record`` and as ``deleted``.
+``hour``, ``minute`` (of the last two hours only), ``notable``, ``run``, ``listener``, ``listener_hour`` and
+``listener_minute`` (again) are what the page shows, kept in the same transaction as the records, so that they
+agree with them, and the page is quick however many there are.
 
 Times are milliseconds since 1970 (``_ms``): those of a record are its device's, ``received_ms`` is ours.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the tables. A database of a later version is refused, one of an earlier is brought forward."""
 
 APPLICATION_ID: Final = 0x504C_5547
@@ -177,6 +178,31 @@ CREATE TABLE listener (
 ){clustered};
 """
 
+_LISTENER_TIMES: Final = """
+CREATE TABLE listener_hour (
+  device BIGINT NOT NULL,
+  comm TEXT NOT NULL,
+  groups BIGINT NOT NULL,
+  hour BIGINT NOT NULL,
+  runs BIGINT NOT NULL,
+  drops BIGINT NOT NULL,
+  PRIMARY KEY (device, comm, groups, hour)
+){clustered};
+CREATE TABLE listener_minute (
+  device BIGINT NOT NULL,
+  comm TEXT NOT NULL,
+  groups BIGINT NOT NULL,
+  minute BIGINT NOT NULL,
+  runs BIGINT NOT NULL,
+  drops BIGINT NOT NULL,
+  PRIMARY KEY (device, comm, groups, minute)
+){clustered};
+"""
+
+_VERSIONS: Final = (_TABLES, _LISTENER_TIMES)
+"""What each version added to the one before. Version 2 also deletes records, which version 1 would take for
+another hand's doing."""
+
 _DIALECTS: Final = {
     # WITHOUT ROWID: rows lie in the order of the key, written once (sqlite.org/withoutrowid.html).
     "sqlite": {"identity": "INTEGER PRIMARY KEY", "clustered": " WITHOUT ROWID"},
@@ -189,6 +215,5 @@ _DIALECTS: Final = {
 
 def steps(dialect: str, version: int) -> tuple[str, ...]:
     """The statements that bring tables of ``version`` (0: none yet) to ``VERSION``."""
-    made = _TABLES.format(**_DIALECTS[dialect])
-    migrations = (tuple(part.strip() for part in made.split(";") if part.strip()),)
-    return tuple(statement for each in migrations[version:] for statement in each)
+    added = "".join(_VERSIONS[version:]).format(**_DIALECTS[dialect])
+    return tuple(part.strip() for part in added.split(";") if part.strip())

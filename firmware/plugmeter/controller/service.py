@@ -26,6 +26,8 @@ class ServiceSettings:
     share: str | None
     listen: tuple[str, int] | None
     """Address and port of the page; None for none."""
+    keep_days: int | None = None
+    """For how long records are kept; None for ever."""
     token: str | None = None
     """What the page asks for, if anything."""
     hosts: frozenset[str] = frozenset()
@@ -43,7 +45,14 @@ def serve(settings: ServiceSettings, store: Store, tell: Callable[[str], None]) 
         stop.set()
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    receiver = Receiver(settings.broker, store, client_id=settings.client_id, share=settings.share, tell=tell)
+    receiver = Receiver(
+        settings.broker,
+        store,
+        client_id=settings.client_id,
+        share=settings.share,
+        tell=tell,
+        keep_days=settings.keep_days,
+    )
     page = None
     try:
         if settings.listen is not None:

@@ -74,6 +74,14 @@ def stage(name: str) -> str:
     return name.replace("_", " ")
 
 
+def text(value: object, limit: int = 300) -> str:
+    """A value of a device's document as a text of bounded length; nothing for none."""
+    if value is None:
+        return ""
+    words = str(value).lower() if isinstance(value, bool) else str(value)
+    return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
 def _moment(time_ms: int | None) -> datetime | None:
     if time_ms is None:
         return None

@@ -19,7 +19,7 @@ from gpiozero import Factory, GPIOPinInUse, GPIOZeroError, InputDevice, Pin
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.records import Edge, Gap, Level, LineAccount, Tally, WitnessName
 from plugmeter.witnesses.edge_handoff import EdgeHandoff
-from plugmeter.witnesses.gpiod_factory import CONSUMER, CONSUMER_MAX_BYTES, GpiodPin
+from plugmeter.witnesses.gpiod_pin import CONSUMER, CONSUMER_MAX_BYTES, GpiodPin
 from plugmeter.witnesses.interrupts import read_interrupts
 from plugmeter.witnesses.line_tracker import LineTracker
 

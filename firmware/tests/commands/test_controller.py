@@ -66,6 +66,8 @@ def test_devices_are_listed(database: Path) -> None:
         (("serve", "--listen", "8080"), "--listen 8080: give ADDRESS:PORT"),
         (("serve", "--listen", "127.0.0.1:99999"), "give ADDRESS:PORT"),
         (("serve", "--broker", "http://x"), "--broker http://x: give mqtt://HOST:PORT"),
+        (("serve", "--keep-days", "0"), "--keep-days 0: give 1 to 36500, or leave it out to keep all"),
+        (("serve", "--keep-days", "a week"), "--keep-days"),
         (("serve", "--share", "a/b"), "--share 'a/b'"),
         (("serve", "--token-file", "/nonexistent"), "--token-file /nonexistent: no such file"),
         (("--database", "/nonexistent/x.db"), "there is no folder /nonexistent"),

@@ -41,6 +41,23 @@ def verdicts(*numbers: int, lost: bool = False) -> list[StoredRecord]:
     return [stored(n, "verdict", verdict(n, lost=lost), 1_795_300_000_000_000_000) for n in numbers]
 
 
+def run_ended(seq: int, at_ms: int, *drops: tuple[str, int]) -> StoredRecord:
+    """A run with a certificate, and what was dropped for which listener in it."""
+    report = {
+        "schema": "plugmeter-report/1",
+        "expected": 1,
+        "captured": 1,
+        "matched": 1,
+        "late": 0,
+        "loss_rate": 0.0,
+        "lost": {},
+        "certificate": {"valid": True, "reasons": []},
+        "listeners": [{"pid": 1, "comm": comm, "groups": 2, "drops": n} for comm, n in drops],
+    }
+    ended = {"run": f"r-{seq}", "verdict": "VALID", "interrupted": False, "report": report}
+    return stored(seq, "run-ended", ended, at_ms * 1_000_000)
+
+
 def receive(
     store: Store, *messages: tuple[str, bytes], retained: bool = False, now_ms: int | None = None
 ) -> Booked:

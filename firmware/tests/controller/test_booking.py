@@ -25,6 +25,7 @@ from tests.controller.bookings import (
     document,
     message,
     receive,
+    run_ended,
     verdicts,
 )
 from tests.controller.devices import account, stored, summary, verdict
@@ -244,6 +245,54 @@ def test_sums_by_the_minute_are_of_the_last_two_hours_only(store: Store) -> None
         assert sum(n for *_, n in queries.hours(session, found.id, 0)) == 7
 
 
+def test_drops_of_listeners_are_summed_up_over_time(store: Store) -> None:
+    minute_ms = 60_000
+    hour = 500_000
+    start = hour * 60
+    records = [
+        run_ended(1, start * minute_ms, ("udevd", 5), ("udisksd", 0)),
+        run_ended(2, start * minute_ms + 59_999, ("udevd", 7)),
+        run_ended(3, (start + 59) * minute_ms, ("udevd", 1), ("udevd", 1)),
+        run_ended(4, (start + 60) * minute_ms, ("udevd", 100)),
+    ]
+    receive(store, message(records), now_ms=(start + 61) * minute_ms)
+    receive(store, message(records), now_ms=(start + 61) * minute_ms)
+    found = the_device(store)
+    with store.reading() as session:
+        by_minute = queries.listener_minutes(session, found.id, 0, 9)
+        by_hour = queries.listener_hours(session, found.id, 0, 9)
+        assert queries.listener_hours(session, found.id, hour + 1, 9) == [(hour + 1, "udevd", 2, 100)]
+        assert queries.listener_hours(session, found.id, 0, 1) == [
+            (hour, "udevd", 2, 14), (hour + 1, "udevd", 2, 100)
+        ], "of the worst only"  # fmt: skip
+        totals = {comm: drops for comm, _, _, drops, _ in queries.listeners(session, found.id, 9)}
+    assert sorted(by_minute) == [
+        (start, "udevd", 2, 12), (start, "udisksd", 2, 0), (start + 59, "udevd", 2, 2),
+        (start + 60, "udevd", 2, 100),
+    ]  # fmt: skip
+    assert sorted(by_hour) == [(hour, "udevd", 2, 14), (hour, "udisksd", 2, 0), (hour + 1, "udevd", 2, 100)]
+    assert totals == {"udevd": 114, "udisksd": 0}
+    later = start + 60 + 121
+    receive(store, message([run_ended(5, later * minute_ms, ("udevd", 1))]), now_ms=later * minute_ms)
+    with store.reading() as session:
+        assert queries.listener_minutes(session, found.id, 0, 9) == [(later, "udevd", 2, 1)], "two hours only"
+        assert sum(drops for *_, drops in queries.listener_hours(session, found.id, 0, 9)) == 115
+
+
+def test_a_listener_was_last_seen_when_its_latest_run_ended(store: Store) -> None:
+    """Whatever order the records come in, in one transaction or in several."""
+    receive(
+        store,
+        message(
+            [run_ended(2, 1_795_300_200_000, ("udevd", 1)), run_ended(1, 1_795_300_100_000, ("udevd", 1))]
+        ),
+    )
+    receive(store, message([run_ended(3, 1_795_300_000_000, ("udevd", 1))]))
+    with store.reading() as session:
+        found = queries.listeners(session, the_device(store).id, 9)
+    assert found == [("udevd", 2, 3, 3, 1_795_300_200_000)]
+
+
 def test_who_commands_a_device_that_is_none_makes_none(store: Store) -> None:
     ours = {"state": "init", "op": "selftest", "id": "c-1"}
     receive(store, document("cmd/selftest/c-1", ours, device="misspelt"))
@@ -301,6 +350,29 @@ def test_tables_of_a_newer_plugmeter_are_refused(database: str) -> None:
     store.close()
     with pytest.raises(UsageError, match="made by a newer Plugmeter"):
         open_store(database)
+
+
+def test_tables_of_the_first_version_are_brought_forward(database: str) -> None:
+    """A database as version 1 left it, with records in it."""
+    store = open_store(database)
+    receive(store, message([*verdicts(1, 2), run_ended(3, 1_795_300_000_000, ("udevd", 5))]))
+    with store.writing() as session:
+        for table in ("listener_hour", "listener_minute"):
+            session.run(f"DROP TABLE {table}")
+        if store.dialect == "sqlite":
+            session.run("PRAGMA user_version = 1")
+        else:
+            session.run("UPDATE plugmeter_tables SET version = 1")
+    store.close()
+    store = open_store(database)
+    receive(store, message([run_ended(4, 1_795_300_000_000, ("udevd", 7))]))
+    device = the_device(store)
+    with store.reading() as session:
+        assert [drops for *_, drops in queries.listener_hours(session, device.id, 0, 9)] == [7]
+        assert [drops for *_, drops, _ in queries.listeners(session, device.id, 9)] == [12]
+    assert numbers(store) == [1, 2, 3, 4]
+    assert audit(store).ok
+    store.close()
 
 
 def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.remote.webelement import WebElement
 
 from plugmeter.controller.store import Store, open_store
 from plugmeter.telemetry.record import Tombstone
-from tests.controller.bookings import OTHER, STREAM, document, message, receive, verdicts
+from tests.controller.bookings import OTHER, STREAM, document, message, receive, run_ended, verdicts
 from tests.controller.devices import account, stored, summary, verdict
 from tests.controller.test_page import fill, serving
 from tests.telemetry.broker import eventually
@@ -149,6 +150,58 @@ def test_losses_are_drawn_by_stage_and_port(browser: WebDriver, store: Store) ->
         browser.find_element(By.LINK_TEXT, "week").click()
         eventually(lambda: "hours=168" in browser.current_url, "the week")
         assert browser.find_element(By.CSS_SELECTOR, "[aria-current]").text == "week"
+        assert complaints(browser) == []
+
+
+def test_drops_are_drawn_over_time_for_each_listener(browser: WebDriver, store: Store) -> None:
+    """And a run that ends while one looks adds to them, without a reload."""
+    hour_ms = 3_600_000
+    now_ms = time.time_ns() // 1_000_000
+    receive(
+        store,
+        document("status", ONLINE),
+        message(
+            [
+                run_ended(1, now_ms - 5 * hour_ms, ("udevd", 40), ("udisksd", 0)),
+                run_ended(2, now_ms - 3 * hour_ms, ("udevd", 0)),
+                run_ended(3, now_ms - 40 * hour_ms, ("udevd", 900), ("upowerd", 3)),
+            ]
+        ),
+    )
+    screen(browser, 1280)
+
+    def rows() -> dict[str, list[str]]:
+        found = browser.find_elements(By.CSS_SELECTOR, "[data-part=listeners] tbody tr")
+        return {row.find_element(By.TAG_NAME, "th").text: [each.text for each in cells(row)] for row in found}
+
+    def cells(row: WebElement) -> list[WebElement]:
+        return row.find_elements(By.TAG_NAME, "td")
+
+    def bars() -> list[str]:
+        return [
+            str(bar.get_attribute("class"))
+            for bar in browser.find_elements(
+                By.CSS_SELECTOR, "[data-part=listeners] tr[data-key^=udevd] svg rect"
+            )
+        ]
+
+    with serving(store) as page:
+        browser.get(f"{page.url}device/bench-1?hours=24")
+        found = rows()
+        assert list(found) == ["udevd", "upowerd", "udisksd"]
+        assert found["udevd"][1:3] == ["940", "40"]
+        assert found["upowerd"][1:3] == ["3", "no run ended"]
+        assert found["udisksd"][1:3] == ["0", "0"]
+        drawn = bars()
+        assert len(drawn) == 24
+        assert (drawn.count("lost"), drawn.count("clear"), drawn.count("none")) == (1, 1, 22)
+        assert "in the last 24 hours" in text_of(browser, "[data-part=listeners]")
+        receive(store, message([run_ended(4, time.time_ns() // 1_000_000, ("udevd", 2))]))
+        eventually(lambda: rows()["udevd"][1:3] == ["942", "42"], "the new drops appear")
+        assert bars()[-1] == "lost" or bars()[-2] == "lost", "in the column of now"
+        browser.find_element(By.LINK_TEXT, "week").click()
+        eventually(lambda: "hours=168" in browser.current_url, "the week")
+        assert rows()["udevd"][1:3] == ["942", "942"]
         assert complaints(browser) == []
 
 

@@ -160,6 +160,10 @@ def test_the_api_says_what_the_page_shows(store: Store) -> None:
     assert stream["accounted"] is True
     assert found["runs"][0]["verdict"] == "INVALID"
     assert found["losses"][0]["seq"] == 5
+    (listener,) = found["listeners"]
+    assert (listener["drops"], listener["over_time"]["drops"]) == (9, 9)
+    trend = listener["over_time"]["trend"]
+    assert (len(trend), sum(trend)) == (len(found["device"]["over_time"]["columns"]), 9), "as the losses"
     assert found["device"]["certified"]["rate"] is None, "an INVALID run says nothing of losses"
 
 

@@ -14,9 +14,10 @@ import pytest
 
 from plugmeter.controller.broker import settings_from
 from plugmeter.controller.receiver import Receiver
+from plugmeter.controller.retention import DAY_MS
 from plugmeter.controller.store import Store, open_store
 from plugmeter.telemetry.record import StoredRecord, Tombstone
-from tests.controller.bookings import audit, message
+from tests.controller.bookings import audit, message, receive
 from tests.controller.devices import Device, account, stored, summary, verdict
 from tests.controller.processes import Controller
 from tests.telemetry.broker import Authority, Mosquitto, eventually
@@ -30,12 +31,23 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 @contextmanager
 def receiving(
-    store: Store, port: int, *, client_id: str = "controller", share: str | None = None, wait: bool = True
+    store: Store,
+    port: int,
+    *,
+    client_id: str = "controller",
+    share: str | None = None,
+    keep_days: int | None = None,
+    wait: bool = True,
 ) -> Iterator[tuple[Receiver, list[str]]]:
     """A receiver, and the lines that it tells."""
     told: list[str] = []
     receiver = Receiver(
-        settings_from(f"127.0.0.1:{port}"), store, client_id=client_id, share=share, tell=told.append
+        settings_from(f"127.0.0.1:{port}"),
+        store,
+        client_id=client_id,
+        share=share,
+        tell=told.append,
+        keep_days=keep_days,
     )
     receiver.start()
     try:
@@ -81,6 +93,27 @@ def test_what_had_come_is_acknowledged_again(store: Store, broker: Mosquitto) ->
         assert device.await_acknowledged(set(range(20, 31)))
         assert receiver.status().counters["duplicates"] == 11
         assert len(stored_numbers(store)) == 50
+
+
+def test_what_is_old_is_deleted_while_it_receives(store: Store, broker: Mosquitto) -> None:
+    long_ago = time.time_ns() // 1_000_000 - 10 * DAY_MS
+    with Device(broker.port) as device:
+        for first in range(1, 3_001, 500):
+            old = message(batch(first, first + 499), stream=device.stream)
+            receive(store, old, now_ms=long_ago)
+        with receiving(store, broker.port, keep_days=7) as (receiver, _):
+            device.send(batch(3_001, 3_100))
+            assert device.await_acknowledged(set(range(3_001, 3_101)))
+            eventually(lambda: receiver.status().counters["deleted"] == 3_000, "the old ones are deleted")
+            device.send(batch(2_990, 3_010))
+            assert device.await_acknowledged(set(range(2_990, 3_011))), "also what is deleted"
+            assert receiver.status().counters["duplicates"] == 21
+            assert receiver.status().counters["conflicts"] == 0
+            device.tell("summary", summary(account(device.stream, 3_100, 3_100, 0, 3_101)))
+            eventually(lambda: audit(store, device.stream).books.told is not None, "the account is booked")
+    assert stored_numbers(store) == set(range(3_001, 3_101))
+    finding = audit(store, device.stream)
+    assert (finding.stored, finding.ok) == (3_100, True)
 
 
 def test_a_broker_that_comes_later_and_goes_is_waited_for(store: Store, broker: Mosquitto) -> None:
