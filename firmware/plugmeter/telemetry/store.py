@@ -65,10 +65,12 @@ class Store:
         self._wall_ns = wall_ns
         self._now = now
         self._attempted = 0
+        self._aside: Path | None = None
+        """A database that was set aside, until the new one is there."""
         self._connection: sqlite3.Connection
         self._segments: Segments
         self.state: State
-        self._open(thorough=False, is_start=True, aside=None)
+        self._open(thorough=False, is_start=True)
 
     @property
     def books(self) -> Books:
@@ -107,14 +109,14 @@ class Store:
         """After an error that leaves the log in doubt. What is in the database then is on the disk as well.
         Raises PlugmeterError; then nothing is open, and it may be tried again."""
         self.abandon()
-        self._open(thorough=thorough, is_start=False, aside=None)
+        self._open(thorough=thorough, is_start=False)
 
     def set_aside(self, why: str) -> None:
-        """The database is damaged, though it looked sound. Raises PlugmeterError, as ``reopen`` does."""
+        """The database is damaged, though it looked sound: out of the way with it, and ``reopen``. Raises
+        PlugmeterError, as that does."""
         self.abandon()
-        aside = database.set_aside(self._path, self._stamp())
-        database.tell_aside(self._tell, self._path, why, aside)
-        self._open(thorough=False, is_start=False, aside=aside)
+        self._aside = database.set_aside(self._path, self._stamp())
+        database.tell_aside(self._tell, self._path, why, self._aside)
 
     def close(self) -> None:
         """Check the books, mark the end as clean, copy the log back, and close, which it is in any case
@@ -160,11 +162,11 @@ class Store:
         """Copy the log back if it has grown far beyond its size: where SQLite cannot do so as it commits, it
         keeps the reason to itself."""
         wal = self._path.with_name(self._path.name + database.SUFFIXES[1])
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # there is none; or the disk fails, as the next commit will say
             if wal.stat().st_size > 2 * (self._limits.wal_bytes + self._limits.transaction_bytes):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def _open(self, *, thorough: bool, is_start: bool, aside: Path | None) -> None:
+    def _open(self, *, thorough: bool, is_start: bool) -> None:
         opened = database.open_database(
             self._path,
             SCHEMA,
@@ -175,9 +177,10 @@ class Store:
             check=lambda connection: _check_books(connection, thorough),
         )
         self._connection = opened.connection
-        aside = aside or opened.set_aside
+        self._aside = aside = self._aside or opened.set_aside
         try:
             self._begin(is_start, aside)
+            self._aside = None
             return
         except BaseException as error:
             self.abandon()
@@ -189,6 +192,7 @@ class Store:
         if aside is not None:
             raise PlugmeterError(f"{shown(self._path)}: a new database is damaged ({why}); check the disk")
         self.set_aside(why)
+        self._open(thorough=False, is_start=False)
 
     def _begin(self, is_start: bool, aside: Path | None) -> None:
         database.set_wal_bytes(self._connection, self._limits.wal_bytes)

@@ -78,7 +78,8 @@ class Writer:
         self._writing = threading.Lock()
         self._changed = intake.changed
         # With the lock of _changed:
-        self._acks = AckIntake()
+        self._acks = AckIntake(store.books.stream)
+        self._foreign_acks = 0
         self._limits = limits
         self._suspect: str | None = None
         """What a reader took for damage."""
@@ -95,6 +96,7 @@ class Writer:
         self._damaged = 0
         """How often in a row damage was found that a check of the whole structure did not see."""
         self._why_damaged = ""
+        self._last_stream = store.books.stream
         self._doubtful: _Attempt | None = None
         self._cautious = False
         self._overdue_at_ns = 0
@@ -115,18 +117,24 @@ class Writer:
     @property
     def counters(self) -> dict[str, int]:
         """Since it was made."""
-        return {**self._counters, "absurd_acks": self._acks.absurd, "dropped_acks": self._acks.dropped}
+        return {
+            **self._counters,
+            "absurd_acks": self._acks.absurd,
+            "dropped_acks": self._acks.dropped,
+            "foreign_acks": self._foreign_acks,
+        }
 
     # For any thread
 
     def acknowledge(self, wanted: Sequence[Range], stream: str | None) -> None:
         """See ``Outbox.acknowledge``."""
         with self._changed:
-            # A stream that ends between these lines does no harm: _mend forgets the acknowledgements after
-            # that, with this lock.
-            if stream is not None and stream != self.stream:
+            now = self._store.books  # once: the writer replaces it without this lock
+            if stream is not None and stream != now.stream:
+                self._foreign_acks += len(wanted)
                 return
-            if self._acks.add(wanted, self._store.books.produced, time.monotonic_ns()):
+            is_other = self._acks.begin(now.stream)
+            if self._acks.add(wanted, now.produced, time.monotonic_ns()) or is_other:
                 self._changed.notify_all()
 
     def set_limits(self, limits: Limits) -> None:
@@ -204,16 +212,16 @@ class Writer:
         """Copy the log back and mark the end as clean; unless not all is committed, which is told."""
         with self._writing:
             self.closed = True
-            with self._reader.suspended():
-                self._finish(flushed)
+            self._reader.end()
+            self._finish(flushed)
             self._lock.close()
 
     def abandon(self) -> None:
         """Close without a mark."""
         with self._writing:
             self.closed = True
-            with self._reader.suspended():
-                self._store.abandon()
+            self._reader.end()
+            self._store.abandon()
             self._lock.close()
 
     # All below: with _writing
@@ -234,6 +242,8 @@ class Writer:
         self._mend()
         began_ns = time.monotonic_ns()
         with self._changed:
+            if self._acks.begin(self.stream):
+                self._changed.notify_all()
             limits, acks, given = self._limits, self._acks.waiting, self._acks.given
         changed_limits = limits is not self._applied
         if changed_limits:
@@ -287,17 +297,15 @@ class Writer:
             self._why_damaged = suspect
         if self._is_open:
             return
-        stream = self.stream
         with self._reader.suspended():
             if self._damaged > 1:
                 self._store.set_aside(self._why_damaged)
-            else:
-                self._store.reopen(thorough=self._damaged > 0)
+                self._damaged = 0  # what is there from now on is a new one, though it may take some attempts
+            self._store.reopen(thorough=self._damaged > 0)
         self._is_open = True
-        if self.stream != stream:
+        if self.stream != self._last_stream:
+            self._last_stream = self.stream
             self._damaged = 0
-            with self._changed:
-                self._acks.forget()
         if self._doubtful is not None and self._store.took_place(self._doubtful.stream):
             self.trouble.over()
             self._settle(self._doubtful.acks)  # acknowledging once more is harmless
