@@ -42,6 +42,9 @@ _GLANCE_NS: Final = 900_000_000
 """Less than a tick, so that each tick has one."""
 _OVERDUE_EVERY_S: Final = 60.0
 _RETRY_S: Final = (0.1, 0.25, 0.5, 1.0)
+_MOST_DOUBTS: Final = 5
+"""So often in a row may the same question meet damage that a check of everything does not find: reads that
+fail now and then look like that, too (``database.RECHECK_S``)."""
 _MOST_ACK_RANGES: Final = 100_000
 _CLOSE_S: Final = 10.0
 _CAUTIOUS: Final = (65_536, 256)
@@ -110,10 +113,13 @@ class Outbox:
         self._stopping = False
         self._suspect: str | None = None
         """What a reader took for damage."""
+        self._doubts: dict[str, int] = {}
+        """By question (write, account, batch): how often in a row damage was found that a check of the whole
+        structure did not see."""
+        self._doubtful_after = 0
+        """Of the batch that could not be read."""
         # all below: the writer's
         self._is_open = True
-        self._damaged = 0
-        """How often in a row damage was found that a check of the whole structure did not see."""
         self._why_damaged = ""
         self._doubtful: _Attempt | None = None
         self._write_trouble: str | None = None
@@ -173,9 +179,12 @@ class Outbox:
             try:
                 batch = self._reader.next_batch(after, most_records, most_bytes)
                 self._read_trouble = None
+                if after == self._doubtful_after or after < self._doubtful_after < batch.last:
+                    self._no_doubt("batch")
                 return batch
             except (sqlite3.Error, SegmentDamaged, DatabaseDamaged) as error:
-                self._could_not_read(error)
+                self._doubtful_after = after
+                self._could_not_read(error, "batch")
         return Batch((), (), after, self.stream)
 
     def acknowledge(self, wanted: Sequence[tuple[int, int]], *, stream: str | None = None) -> None:
@@ -209,8 +218,9 @@ class Outbox:
             try:
                 self._known = self._reader.account()
                 self._read_trouble = None
+                self._no_doubt("account")
             except (sqlite3.Error, SegmentDamaged, DatabaseDamaged) as error:
-                self._could_not_read(error)
+                self._could_not_read(error, "account")
         return self._known
 
     def glance(self) -> Account:
@@ -388,6 +398,7 @@ class Outbox:
             return None
         self._doubtful = _Attempt(self.stream, len(items), acks, given)
         done = self._store.commit(items, acks)
+        self._no_doubt("write")
         self._more = done.more
         self._counters["evicted"] += done.evicted
         self._out_of_trouble()
@@ -425,22 +436,22 @@ class Outbox:
         """Open the database anew where that is needed. Raises PlugmeterError where it cannot be."""
         with self._changed:
             suspect, self._suspect = self._suspect, None
+            doubts = max(self._doubts.values(), default=0)
         if suspect is not None:
             self._is_open = False
-            self._damaged += 1
             self._why_damaged = suspect
         if self._is_open:
             return
         stream = self.stream
         with self._reader.suspended():
-            if self._damaged > 1:
+            if doubts > _MOST_DOUBTS:
                 self._store.set_aside(self._why_damaged)
             else:
-                self._store.reopen(thorough=self._damaged > 0)
+                self._store.reopen(thorough=doubts > 0)
         self._is_open = True
         if self.stream != stream:
-            self._damaged = 0
             with self._changed:
+                self._doubts.clear()
                 self._acks = ()
                 self._acks_done = self._acks_given
         if self._doubtful is not None and self._store.took_place(self._doubtful.stream):
@@ -453,7 +464,8 @@ class Outbox:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         why = damage_of(error)
         if why is not None:
-            self._damaged += 1
+            with self._changed:
+                self._doubts["write"] = self._doubts.get("write", 0) + 1
             self._why_damaged = why
             self._is_open = False
         elif code in _STAYS_OPEN:
@@ -476,12 +488,20 @@ class Outbox:
             self._write_trouble = None
             self._retries = 0
 
-    def _could_not_read(self, error: Exception) -> None:
+    def _no_doubt(self, question: str) -> None:
+        """It was answered."""
+        if question in self._doubts:
+            with self._changed:
+                self._doubts.pop(question, None)
+
+    def _could_not_read(self, error: Exception, question: str) -> None:
         self._counters["read_errors"] += 1
         self._read_trouble = f"the outbox cannot be read: {_one_line(error)}"
         why = damage_of(error)
         if why is not None:
             with self._changed:
+                if self._suspect is None:  # else it is not mended yet: that counts once
+                    self._doubts[question] = self._doubts.get(question, 0) + 1
                 self._suspect = why
                 self._changed.notify_all()
 

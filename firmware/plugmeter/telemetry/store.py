@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -164,7 +165,7 @@ class Store:
             if wal.stat().st_size > 2 * (self._limits.wal_bytes + self._limits.transaction_bytes):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def _open(self, *, thorough: bool, is_start: bool, aside: Path | None) -> None:
+    def _open(self, *, thorough: bool, is_start: bool, aside: Path | None, rechecks: int = 0) -> None:
         opened = database.open_database(
             self._path,
             SCHEMA,
@@ -186,6 +187,10 @@ class Store:
                 raise PlugmeterError(f"{shown(self._path)}: {database.in_words(error, self._path)}") from None
             if why is None:
                 raise
+        if aside is None and rechecks < len(database.RECHECK_S):
+            time.sleep(database.RECHECK_S[rechecks])
+            self._open(thorough=True, is_start=is_start, aside=None, rechecks=rechecks + 1)
+            return
         if aside is not None:
             raise PlugmeterError(f"{shown(self._path)}: a new database is damaged ({why}); check the disk")
         self.set_aside(why)
