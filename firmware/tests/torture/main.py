@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TextIO
@@ -94,7 +94,7 @@ def main() -> int:
     if args.json:
         rows = [
             {"scenario": line.scenario.name, "times": line.times, "took_s": line.took_s, "wrong": line.wrong}
-            | asdict(line.proof)
+            | {each.name: getattr(line.proof, each.name) for each in fields(line.proof)}
             for line in lines
         ]
         print(json.dumps({"scenarios": rows, "took_s": took_s, "holds": not wrong}))
@@ -114,11 +114,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--share", type=float, default=1.0, metavar="PART", help="a part of the full counts: 0.1 is a tenth"
     )
-    jobs = 2 * (os.cpu_count() or 1)
+    jobs = 3 * (os.cpu_count() or 1)
     parser.add_argument(
         "--jobs", type=int, default=jobs, metavar="N",
         help=f"so many at a time, each with a broker and a controller of its own; most of the time they wait"
-        f" (default: two for each core, {jobs})",
+        f" (default: three for each core, {jobs})",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object, and the table to stderr")
     parser.add_argument("--list", action="store_true", help="name the scenarios with their full counts")

@@ -121,13 +121,20 @@ def _between(do: Callable[[Rig], None], heal: bool = True) -> Callable[[Path, in
 
 
 def _blackhole(it: Rig) -> None:
-    """Nothing gets through any more, and nobody is told."""
-    it.chaos.blackhole()
+    """Nothing gets through any more, and nobody is told: the device notices by itself."""
+    _connects_again(it, it.chaos.blackhole)
 
 
 def _half_open(it: Rig) -> None:
     """The broker's end is gone; the device's still looks alive."""
-    it.chaos.half_open()
+    _connects_again(it, it.chaos.half_open)
+
+
+def _connects_again(it: Rig, cut: Callable[[], None]) -> None:
+    """Cut the connection, and wait until the device has noticed."""
+    before = it.chaos.connections
+    cut()
+    eventually(lambda: it.chaos.connections > before, f"the device connects again; {it.log()}", 120)
 
 
 def _reset(it: Rig) -> None:
