@@ -280,12 +280,26 @@ def clock_steps(folder: Path, times: int, seed: int) -> Proof:
             clock.set_off((365, 0, -365, 0)[step % 4])
             if step % 5 == 4:
                 _restart(it, who)
+            if who == 0 and step % 4 == 3:
+                _there_and_back(it, clock)
             shown = (lambda: it.life.last.get("wall_s", 0)) if who == 0 else it.newest_received_s
             eventually(lambda: clock.shows(shown()), "the clock is another", 120)  # noqa: B023  as above
             it.await_acknowledged()
             it.struck(("device", "controller")[who], ("+1 year", "-1 year", "-1 year", "+1 year")[step % 4])
         it.settle()
         return it.prove()
+
+
+def _there_and_back(it: Rig, clock: WallClock) -> None:
+    """Twice, while a backlog waits: by a clock that is set, the first of it would be years old."""
+    it.kinds["backlog"] += 1
+    it.chaos.refuse()
+    it.chaos.reset()
+    it.await_committed(20)
+    for days in (365, 0, 365, 0):
+        clock.set_off(days)
+        it.await_committed(20)
+    it.chaos.accept()
 
 
 def _restart(it: Rig, who: int) -> None:
@@ -325,7 +339,7 @@ class Scenario:
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario("kill -9 of the device", kill_9, 6, 1000, 125),
     Scenario("kill -9 of plugmeter run", kill_daemon, 3),
-    Scenario("broker restarts", restart_broker, 4, 200, 20),  # the controller's pauses grow with each
+    Scenario("broker restarts", restart_broker, 4, 200, 10),  # the controller's pauses grow with each
     Scenario("kill -9 of the controller", kill_controller, 3),
     Scenario("connection black-holed", _between(_blackhole), 2),
     Scenario("connection half-open", _between(_half_open), 2),
