@@ -90,6 +90,8 @@ class Outbox:
         self._read_errors = 0
         # Of whichever thread reads, without a lock: each is replaced whole.
         self._read_trouble: str | None = None
+        self._doubtful_after = 0
+        """Of the batch that could not be read."""
         # The thread's own:
         self._glance_at_ns = 0
 
@@ -135,11 +137,14 @@ class Outbox:
         try:
             batch = self._reader.next_batch(after, most_records, most_bytes)
         except (sqlite3.Error, SegmentDamaged, DatabaseDamaged) as error:
-            self._could_not_read(error)
+            self._doubtful_after = after
+            self._could_not_read(error, "batch")
         except Ended:
             pass
         else:
             self._read_trouble = None
+            if after == self._doubtful_after or after < self._doubtful_after < batch.last:
+                self._writer.no_doubt("batch")
             return batch
         return Batch((), (), after, self.stream)
 
@@ -154,8 +159,9 @@ class Outbox:
         try:
             self._known = self._reader.account()
             self._read_trouble = None
+            self._writer.no_doubt("account")
         except (sqlite3.Error, SegmentDamaged, DatabaseDamaged) as error:
-            self._could_not_read(error)
+            self._could_not_read(error, "account")
         except Ended:
             pass
         return self._known
@@ -248,13 +254,13 @@ class Outbox:
                     return
                 self._changed.wait(left_s)
 
-    def _could_not_read(self, error: sqlite3.Error | SegmentDamaged | DatabaseDamaged) -> None:
+    def _could_not_read(self, error: sqlite3.Error | SegmentDamaged | DatabaseDamaged, question: str) -> None:
         with self._changed:
             self._read_errors += 1
         self._read_trouble = f"the outbox cannot be read: {in_one_line(error)}"
         why = damage_of(error)
         if why is not None:
-            self._writer.suspect(why)
+            self._writer.suspect(question, why)
 
 
 def _known(reader: Reader) -> Account:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -166,7 +167,7 @@ class Store:
             if wal.stat().st_size > 2 * (self._limits.wal_bytes + self._limits.transaction_bytes):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def _open(self, *, thorough: bool, is_start: bool) -> None:
+    def _open(self, *, thorough: bool, is_start: bool, rechecks: int = 0) -> None:
         opened = database.open_database(
             self._path,
             SCHEMA,
@@ -189,6 +190,10 @@ class Store:
                 raise PlugmeterError(f"{shown(self._path)}: {database.in_words(error, self._path)}") from None
             if why is None:
                 raise
+        if aside is None and rechecks < len(database.RECHECK_S):
+            time.sleep(database.RECHECK_S[rechecks])
+            self._open(thorough=True, is_start=is_start, rechecks=rechecks + 1)
+            return
         if aside is not None:
             raise PlugmeterError(f"{shown(self._path)}: a new database is damaged ({why}); check the disk")
         self.set_aside(why)

@@ -24,6 +24,9 @@ from plugmeter.telemetry.store import Store, damage_of
 from plugmeter.telemetry.trouble import Trouble
 
 _OVERDUE_EVERY_S: Final = 60.0
+_MOST_DOUBTS: Final = 5
+"""So often in a row may the same question meet damage that a check of everything does not find: reads that
+fail now and then look like that, too (``database.RECHECK_S``)."""
 _CAUTIOUS: Final = (65_536, 256)
 """Bytes and items of a commit while the disk is full: a little room must be enough to go on."""
 _STAYS_OPEN: Final = frozenset(
@@ -83,6 +86,9 @@ class Writer:
         self._limits = limits
         self._suspect: str | None = None
         """What a reader took for damage."""
+        self._doubts: dict[str, int] = {}
+        """By question (write, account, batch): how often in a row damage was found that a check of the whole
+        structure did not see."""
         # With _writing. Some of it is read without, one attribute at a time: each is replaced whole.
         self._store = store
         self._lock = lock
@@ -93,8 +99,6 @@ class Writer:
         self._counters = dict.fromkeys(("commits", "evicted", "write_errors"), 0)
         self._applied = limits
         self._is_open = True
-        self._damaged = 0
-        """How often in a row damage was found that a check of the whole structure did not see."""
         self._why_damaged = ""
         self._last_stream = store.books.stream
         self._doubtful: _Attempt | None = None
@@ -143,11 +147,19 @@ class Writer:
             self._limits = limits
             self._changed.notify_all()
 
-    def suspect(self, why: str) -> None:
+    def suspect(self, question: str, why: str) -> None:
         """A reader found what looks like damage: the next turn, due at once, looks into it."""
         with self._changed:
+            if self._suspect is None:  # else it is not mended yet: that counts once
+                self._doubts[question] = self._doubts.get(question, 0) + 1
             self._suspect = why
             self._changed.notify_all()
+
+    def no_doubt(self, question: str) -> None:
+        """It was answered."""
+        if question in self._doubts:
+            with self._changed:
+                self._doubts.pop(question, None)
 
     def mark(self) -> Mark:
         """All that was handed over until now."""
@@ -260,6 +272,7 @@ class Writer:
             return None
         self._doubtful = _Attempt(self.stream, len(items), acks, given)
         done = self._store.commit(items, acks)
+        self.no_doubt("write")
         self.more = done.more
         self._counters["evicted"] += done.evicted
         self.trouble.over()
@@ -291,32 +304,38 @@ class Writer:
         """Open the database anew where that is needed. Raises PlugmeterError where it cannot be."""
         with self._changed:
             suspect, self._suspect = self._suspect, None
+            doubts = max(self._doubts.values(), default=0)
         if suspect is not None:
             self._is_open = False
-            self._damaged += 1
             self._why_damaged = suspect
         if self._is_open:
             return
         with self._reader.suspended():
-            if self._damaged > 1:
+            if doubts > _MOST_DOUBTS:
                 self._store.set_aside(self._why_damaged)
-                self._damaged = 0  # what is there from now on is a new one, though it may take some attempts
-            self._store.reopen(thorough=self._damaged > 0)
+                self._begin_anew()  # what is there from now on is a new one, though it may take some attempts
+                doubts = 0
+            self._store.reopen(thorough=doubts > 0)
         self._is_open = True
         if self.stream != self._last_stream:
             self._last_stream = self.stream
-            self._damaged = 0
+            self._begin_anew()
         if self._doubtful is not None and self._store.took_place(self._doubtful.stream):
             self.trouble.over()
             self._settle(self._doubtful.acks)  # acknowledging once more is harmless
         self._doubtful = None
+
+    def _begin_anew(self) -> None:
+        with self._changed:
+            self._doubts.clear()
 
     def _could_not_write(self, error: sqlite3.Error | SegmentDamaged | DatabaseDamaged) -> None:
         self._counters["write_errors"] += 1
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         why = damage_of(error)
         if why is not None:
-            self._damaged += 1
+            with self._changed:
+                self._doubts["write"] = self._doubts.get("write", 0) + 1
             self._why_damaged = why
             self._is_open = False
         elif code in _STAYS_OPEN:

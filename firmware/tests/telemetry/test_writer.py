@@ -116,17 +116,19 @@ def test_new_limits_are_due_at_once_and_once(bench: Bench) -> None:
     assert not bench.writer.turn()
 
 
-def test_a_suspicion_is_due_at_once_and_a_second_one_begins_a_stream(bench: Bench) -> None:
+def test_a_suspicion_is_due_at_once_and_six_in_a_row_begin_a_stream(bench: Bench) -> None:
     stream = bench.writer.stream
     bench.writer.acknowledge([(1, 1)], stream)
     mark = bench.writer.mark()
-    bench.writer.suspect("it looks odd")
-    assert bench.due_ns() == 0
-    bench.writer.turn()  # which finds nothing wrong
+    for _ in range(5):
+        bench.writer.suspect("batch", "it looks odd")
+        bench.writer.suspect("batch", "it looks odd")  # not mended yet: counts once
+        assert bench.due_ns() == 0
+        bench.writer.turn()  # which finds nothing wrong
     assert (bench.writer.stream, bench.told) == (stream, [])
     bench.intake.offer(draft(), 0)
     bench.writer.acknowledge([(1, 1)], stream)
-    bench.writer.suspect("it looks odd again")
+    bench.writer.suspect("batch", "it looks odd again")
     bench.writer.turn()
     assert bench.writer.stream != stream
     assert bench.writer.has_done(mark)
@@ -137,6 +139,18 @@ def test_a_suspicion_is_due_at_once_and_a_second_one_begins_a_stream(bench: Benc
     assert "it looks odd again" in bench.told[0]
 
 
+def test_suspicions_of_different_questions_or_answered_ones_begin_no_stream(bench: Bench) -> None:
+    stream = bench.writer.stream
+    for question in ["batch"] * 5 + ["account"] * 5:
+        bench.writer.suspect(question, "it looks odd")
+        bench.writer.turn()
+    bench.writer.no_doubt("batch")
+    for _ in range(5):
+        bench.writer.suspect("batch", "it looks odd")
+        bench.writer.turn()
+    assert (bench.writer.stream, bench.told) == (stream, [])
+
+
 def test_acknowledgements_of_a_stream_that_ended_never_count_for_the_next(bench: Bench) -> None:
     """Also where the next one takes several attempts: the file that names it cannot be written."""
     stream_file = bench.path.with_name(bench.path.name + ".stream")
@@ -145,8 +159,8 @@ def test_acknowledgements_of_a_stream_that_ended_never_count_for_the_next(bench:
     mark = bench.writer.mark()
     stream_file.unlink()
     stream_file.mkdir()
-    for _ in range(2):
-        bench.writer.suspect("it looks odd")
+    for _ in range(6):
+        bench.writer.suspect("account", "it looks odd")
         bench.writer.turn()
     for _ in range(5):
         assert bench.writer.turn()
