@@ -91,7 +91,8 @@ class Conversation:
         """The descriptor and its events (selectors.EVENT_*) that let it go on."""
         session = self.session
         if self.closing:
-            return session.fileno(), selectors.EVENT_READ
+            writes = selectors.EVENT_WRITE if session.wants_write else 0
+            return session.fileno(), selectors.EVENT_READ | writes
         events = selectors.EVENT_READ if session.wants_read else 0
         events |= selectors.EVENT_WRITE if session.wants_write else 0
         return (session.fileno(), events) if events else None
@@ -168,6 +169,8 @@ class Conversation:
     def has_closed(self, now_s: float) -> bool:
         """After ``part``: whether the broker has closed its side, or its time for that is over."""
         assert self._closing_s is not None
+        if self.session.wants_write:  # DISCONNECT may be behind records that the kernel had no room for
+            self.session.write()
         return self.session.discard() or now_s >= self._closing_s
 
     # --- signs of life -------------------------------------------------------------------------------

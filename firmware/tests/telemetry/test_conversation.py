@@ -254,3 +254,22 @@ def test_too_large_with_nothing_under_way_teaches_nothing() -> None:
     before = limit.documents_bytes
     assert table.says(TOO_LARGE) is not None
     assert limit.documents_bytes == limit.records_bytes == before
+
+
+def test_disconnect_behind_what_the_kernel_has_no_room_for_is_said_nevertheless() -> None:
+    table = Table()
+    table.connected()
+    for number in range(10):
+        table.talk.memory.documents.set(Document(f"d/{number}", bytes(200_000)))
+    assert table.says(b"") is None
+    assert table.talk.session.wants_write, "the far end has not read"
+    table.subject.part(5.0, deaf=False)
+    waits = table.subject.waits_for
+    assert waits is not None and waits[1] & selectors.EVENT_WRITE
+    packets: list[int | Published] = []
+    for _ in range(1_000):
+        packets += table.talk.broker.packets()
+        if DISCONNECT in packets:
+            break
+        assert not table.subject.has_closed(5.9)
+    assert packets[-1] == DISCONNECT and len(packets) == 11
