@@ -169,7 +169,8 @@ class Uplink:
             self._link = None
 
     def _part(self, link: Link, reason: str, limit_s: float) -> None:
-        link.say_goodbye(self._status("stopped", reason), limit_s or _courtesy_s(link))
+        if not link.say_goodbye(self._status("stopped", reason), limit_s or _courtesy_s(link)):
+            LOG.info("the broker has not taken the goodbye: its status of this device is not the latest")
         link.stop()
 
     def _send_the_last(self, limit_s: float) -> None:

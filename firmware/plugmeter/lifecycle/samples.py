@@ -36,6 +36,8 @@ class LinkSample:
     """A failed handshake was taken for one that will fail again, and the breaker opened for it."""
     tls_cause: str = ""
     """What the last failed handshake failed of, in words."""
+    twin: bool = False
+    """The broker has closed connections as soon as they were made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from plugmeter.lifecycle.diagnosis.half_open import HalfOpen
 from plugmeter.lifecycle.diagnosis.spinning import Spinning
 from plugmeter.lifecycle.diagnosis.stuck import Stuck
 from plugmeter.lifecycle.diagnosis.tls_handshakes import TlsHandshakes
+from plugmeter.lifecycle.diagnosis.twin import Twin
 from plugmeter.lifecycle.samples import (
     LinkSample,
     Observation,
@@ -351,6 +352,27 @@ def test_a_slow_link_that_moves_is_never_accused(answers: list[tuple[int, bool, 
         assert detector.look(Observation(heard, link=replace(LINK, last_received_ns=heard), tcp=TCP)) == []
 
 
+# twin
+
+
+def test_a_twin_is_found_once_and_ends_with_the_suspicion() -> None:
+    detector = Twin()
+    assert detector.look(Observation(1 * S, link=LINK)) == []
+    suspected = replace(LINK, state="broken", connected_since_ns=None, twin=True)
+    (finding,) = detector.look(Observation(2 * S, link=suspected))
+    assert (finding.name, finding.worker, finding.since_ns, finding.remedy) == (
+        "twin",
+        "link",
+        2 * S,
+        "breaker",
+    )
+    assert "another device" in finding.evidence
+    assert detector.look(Observation(3 * S, link=replace(suspected, state="connecting"))) == [finding]
+    assert detector.look(Observation(4 * S, link=LINK)) == []
+    assert detector.look(Observation(5 * S, link=suspected))[0].since_ns == 5 * S
+    assert detector.look(Observation(6 * S)) == []
+
+
 # tls_handshakes
 
 
@@ -432,11 +454,13 @@ def test_headlines_are_ascii_for_systemd() -> None:
         Finding("half_open", "link", 0, "", "reconnect"),
         Finding("tls_handshakes", "link", 0, "", "breaker"),
         Finding("spinning", "link", 0, "", "reconnect"),
+        Finding("twin", "link", 0, "", "breaker"),
     ]
     line = headline(found)
     assert line.isascii()
     assert line == (
-        "Gr??e is stuck; descriptors leak; broker connection half-open; TLS handshakes fail; link spins"
+        "Gr??e is stuck; descriptors leak; broker connection half-open; TLS handshakes fail; link spins;"
+        " perhaps another device of this name"
     )
 
 

@@ -12,6 +12,7 @@ from plugmeter.lifecycle.diagnosis.half_open import HalfOpen
 from plugmeter.lifecycle.diagnosis.spinning import Spinning
 from plugmeter.lifecycle.diagnosis.stuck import Stuck
 from plugmeter.lifecycle.diagnosis.tls_handshakes import TlsHandshakes
+from plugmeter.lifecycle.diagnosis.twin import Twin
 from plugmeter.lifecycle.samples import Observation
 
 _S = 1_000_000_000
@@ -51,6 +52,7 @@ class Doctor:
             FdLeak(limits.fd_growth, round(limits.fd_window_s * _S)),
             HalfOpen(round(limits.unanswered_s * _S), round(limits.silent_s * _S)),
             TlsHandshakes(limits.tls_failures, round(limits.tls_window_s * _S)),
+            Twin(),
             Spinning(limits.spin_wakeups_per_s, round(limits.spin_s * _S)),
             Stuck(round(limits.stuck_s * _S), whereabouts),
         )
