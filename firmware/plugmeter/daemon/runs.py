@@ -15,6 +15,7 @@ from plugmeter.lifecycle.figures import RunFigures
 from plugmeter.reporting import words
 from plugmeter.runner import wire
 from plugmeter.runner.drafts import drafts
+from plugmeter.runner.means import check_means
 from plugmeter.runner.parent import Runner
 from plugmeter.runner.plans import plan_of
 from plugmeter.sections import Config
@@ -168,8 +169,10 @@ class Runs:
             self._next()
 
     def replace(self, arguments: Mapping[str, object]) -> Future[dict[str, Any]]:
-        """Begin a run as a command wants it, instead of the one under way. The Future tells how it began."""
-        plan_of(self._config, arguments)
+        """Begin a run as a command wants it, instead of the one under way. The Future tells how it began.
+        Raises PlugmeterError for one that cannot be, and then nothing has changed."""
+        _, plan = plan_of(self._config, arguments)
+        check_means(plan.rig)
         future: Future[dict[str, Any]] = Future()
         self._drop_asked("another start-run came after it")
         if self._runner is None:
