@@ -121,7 +121,12 @@ class Observer:
     def look(self) -> None:
         """What is wrong now: told once, with the remedy applied where there is one."""
         for change in self._doctor.look(
-            observe(self._reader, self._watched(), _link_sample(self._parts.uplink.link))
+            observe(
+                self._reader,
+                self._watched(),
+                _link_sample(self._parts.uplink.link),
+                self._parts.runs.sample(),
+            )
         ):
             self._tell(change)
             if change.ended_ns is None:
