@@ -122,7 +122,8 @@ class Observer:
         """What is wrong now: told once, with the remedy applied where there is one."""
         link = self._parts.uplink.link
         sample = _link_sample(link)
-        for change in self._doctor.look(observe(self._reader, self._watched(), sample)):
+        seen = observe(self._reader, self._watched(), sample, self._parts.runs.sample())
+        for change in self._doctor.look(seen):
             self._tell(change)
             if change.ended_ns is None:
                 self._remedy(change.finding, link, sample.connected_since_ns if sample else None)

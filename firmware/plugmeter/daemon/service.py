@@ -349,9 +349,9 @@ class Service:
         for name in ("device", "state_directory"):
             if getattr(new.daemon, name) != getattr(old.daemon, name):
                 raise UsageError(f"daemon.{name} changes with a restart only: systemctl restart plugmeter")
-        preflight.check(new, LOG.warning)
+        settings = preflight.check(new, self._device, LOG.warning)
         change_endpoint = self._endpoint.prepare(new.daemon.metrics)
-        # From here on nothing fails.
+        # From here on nothing fails: no file is read, and what is to run was seen to be possible.
         self._config = new
         self._conductor.timing = _timing(new)
         if self._runs is not None and _measures_otherwise(old, new):
@@ -364,7 +364,7 @@ class Service:
         if self._observer is not None:
             self._observer.configure(new)
         if self._uplink is not None:
-            self._uplink.configure(new, forgiving=forgiving)
+            self._uplink.configure(new, settings, forgiving=forgiving)
 
     def _try(self, new: Config) -> None:
         """As ``_adopt``, for a configuration from afar: the controller has to be reached with it."""

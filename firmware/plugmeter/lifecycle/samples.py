@@ -41,6 +41,19 @@ class LinkSample:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSample:
+    """The runs at one moment."""
+
+    failures: int
+    """In a row. One that ends well ends the row, and so does one that has lasted for a while, a person who
+    ends it or another configuration."""
+    since_ns: int
+    """When the first of the row failed."""
+    reason: str
+    """What the last of them failed of, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
 class TcpSample:
     """What the kernel knows of a TCP connection (struct tcp_info, include/uapi/linux/tcp.h)."""
 
@@ -110,3 +123,4 @@ class Observation:
     link: LinkSample | None = None
     tcp: TcpSample | None = None
     """Of the link's socket."""
+    run: RunSample | None = None

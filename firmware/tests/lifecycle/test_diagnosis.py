@@ -13,6 +13,7 @@ from plugmeter.lifecycle.diagnosis.doctor import Doctor, Limits, headline
 from plugmeter.lifecycle.diagnosis.fd_leak import FdLeak
 from plugmeter.lifecycle.diagnosis.finding import Change, Finding
 from plugmeter.lifecycle.diagnosis.half_open import HalfOpen
+from plugmeter.lifecycle.diagnosis.run_failures import RunFailures
 from plugmeter.lifecycle.diagnosis.spinning import Spinning
 from plugmeter.lifecycle.diagnosis.stuck import Stuck
 from plugmeter.lifecycle.diagnosis.tls_handshakes import TlsHandshakes
@@ -21,6 +22,7 @@ from plugmeter.lifecycle.samples import (
     LinkSample,
     Observation,
     ProcessSample,
+    RunSample,
     TcpSample,
     ThreadSample,
     WorkerSample,
@@ -427,6 +429,35 @@ def test_a_link_that_was_made_anew_counts_from_nothing() -> None:
     assert look_at_failures(detector, [(3, 3)])[-1]
 
 
+# run_failures
+
+
+def look_at_runs(detector: RunFailures, failures: Iterable[int]) -> list[list[Finding]]:
+    return [
+        detector.look(Observation(at * S, run=RunSample(each, 7 * S, f"reason {each}")))
+        for at, each in enumerate(failures)
+    ]
+
+
+def test_runs_that_fail_in_a_row_are_found_once_and_until_the_row_ends() -> None:
+    seen = look_at_runs(RunFailures(3), [0, 1, 2, 3, 4, 4, 0, 1, 2, 9, 1])
+    assert [len(each) for each in seen] == [0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 0]
+    (finding,) = seen[3]
+    assert finding == Finding(
+        "run_failures", "runner", 7 * S, "3 runs in a row failed; the last: reason 3", "none"
+    )
+    assert seen[5] == [finding], "the same one, told once"
+    assert seen[9][0].evidence.startswith("9 runs")
+
+
+def test_a_row_nobody_knows_of_is_none() -> None:
+    detector = RunFailures(1)
+    assert look_at_runs(detector, [1])[0]
+    assert detector.look(Observation(2 * S)) == []
+    (finding,) = detector.look(Observation(3 * S, run=RunSample(1, 0, "")))
+    assert finding.evidence.endswith("the cause was not told")
+
+
 # all together
 
 
@@ -453,14 +484,15 @@ def test_headlines_are_ascii_for_systemd() -> None:
         Finding("fd_leak", "process", 0, "", "none"),
         Finding("half_open", "link", 0, "", "reconnect"),
         Finding("tls_handshakes", "link", 0, "", "breaker"),
+        Finding("run_failures", "runner", 0, "", "none"),
         Finding("spinning", "link", 0, "", "reconnect"),
         Finding("twin", "link", 0, "", "breaker"),
     ]
     line = headline(found)
     assert line.isascii()
     assert line == (
-        "Gr??e is stuck; descriptors leak; broker connection half-open; TLS handshakes fail; link spins;"
-        " perhaps another device of this name"
+        "Gr??e is stuck; descriptors leak; broker connection half-open; TLS handshakes fail; runs fail;"
+        " link spins; perhaps another device of this name"
     )
 
 
