@@ -29,6 +29,8 @@ from plugmeter.telemetry.commands.signing import PublicKey
 from plugmeter.telemetry.topics import Topics
 
 _WAKE_S: Final = 1.0
+_ECHOES_LIMIT: Final = 4_096
+"""Retained answers of ours that wait to be compared with the journal: topics of at most 256 bytes."""
 
 
 class Inbound(Protocol):
@@ -64,7 +66,6 @@ class _Item:
     topic: str
     payload: bytes
     size_bytes: int
-    retain: bool
 
 
 class Operator:
@@ -102,7 +103,8 @@ class Operator:
         self._effects = Effects(journal, operations, self._answers.tell, now_ns)
         self._intake: queue.Queue[_Item | None] = queue.Queue(limits.intake)
         self._turned_away: dict[str, None] = {}  # topics of messages that found the intake full
-        self._lock = threading.Lock()  # of _turned_away and _counters
+        self._echoes: dict[str, Echo] = {}  # topics with the answers of ours that the broker has kept
+        self._lock = threading.Lock()  # of _turned_away, _echoes and _counters
         self._counters: Counter[str] = Counter()
         self._closing = False
         self._worker = threading.Thread(target=self._work, name="operator", daemon=True)
@@ -117,7 +119,8 @@ class Operator:
     def counters(self) -> dict[str, int]:
         """What came in and what became of it: received, accepted, repeated, echoes, cleared, refused_<why>,
         turned_away (found the intake full), withheld (refusals without answer and record, for their number),
-        unread (states that could not be repeated: the journal cannot be read), defects."""
+        echoes_left (too many to be compared with the journal), unread (the journal could not be read, so no
+        state was repeated), defects."""
         with self._lock:
             return {**self._counters, "defects": self._effects.defects}
 
@@ -138,19 +141,45 @@ class Operator:
         self._verify = public_key.verify if public_key else None
 
     def handle(self, inbound: Inbound) -> None:
-        """Take in a message. Never blocks, never raises."""
+        """Take in a message. Never blocks, never raises.
+
+        With each connection the broker hands out all that it has kept, our own answers mostly: they must take
+        no place from commands, and none of them must be taken for one.
+        """
         size = len(inbound.payload)
         payload = inbound.payload if size <= message.PAYLOAD_LIMIT_BYTES else b""
         if self._closing:  # the next daemon gets what the broker has kept
             self._count("turned_away")
             return
+        where = message.address(inbound.topic, self._device)
+        echo = message.echo(where, payload)
+        if echo is not None:
+            self._hear(where, echo, inbound.retain)
+            return
         try:
-            self._intake.put_nowait(_Item(inbound.topic, payload, size, inbound.retain))
+            self._intake.put_nowait(_Item(inbound.topic, payload, size))
         except queue.Full:
             with self._lock:
                 self._counters["turned_away"] += 1
                 if size and len(self._turned_away) < self._limits.intake:
                     self._turned_away[inbound.topic] = None
+
+    def _hear(self, where: Address, echo: Echo, is_retained: bool) -> None:
+        with self._lock:
+            self._counters["received"] += 1
+            self._counters["echoes"] += 1
+            if not is_retained or where.topic is None:
+                return  # our own, on its way; or nobody's
+            if len(self._echoes) >= _ECHOES_LIMIT and where.topic not in self._echoes:
+                self._counters["echoes_left"] += 1
+                return
+            is_first = not self._echoes
+            self._echoes[where.topic] = echo
+        if is_first:
+            try:
+                self._intake.put_nowait(None)
+            except queue.Full:
+                pass  # then it has something to wake up for
 
     def recover(self) -> None:
         """Carry on what the last end of the daemon interrupted, and begin to work. Raises PlugmeterError."""
@@ -186,20 +215,16 @@ class Operator:
 
     def _receive(self, item: _Item) -> None:
         self._count("received")
+        where = message.address(item.topic, self._device)
         outcome = message.parse(
             item.topic, item.payload, device=self._device, verify=self._verify, size_bytes=item.size_bytes
         )
-        where = message.address(item.topic, self._device)
         if isinstance(outcome, message.Cleared):
             self._count("cleared")
             self._owed.pop(where.id, None)
             if self._withdrawn and where.topic:
                 self._withdrawn(where.topic)
-        elif isinstance(outcome, Echo):
-            self._count("echoes")
-            if item.retain:
-                self._correct(where, outcome)
-        else:
+        elif not isinstance(outcome, Echo):  # those do not come here
             refusal = outcome if isinstance(outcome, Refusal) else self._take_on(outcome)
             if refusal:
                 self._refuse(where, refusal)
@@ -246,48 +271,73 @@ class Operator:
 
     def _correct(self, where: Address, echo: Echo) -> None:
         """The broker has kept an answer of ours; not the last one, if we ended before that reached it."""
-        known = self._find(where)
+        try:
+            known = self._find(where)
+        except PlugmeterError:
+            self._count("unread")  # what the broker has kept comes in again with the next connection
+            return
         if known is not None and known.state != echo.state:
             self._owed[known.id] = None
 
+    def _turn_away(self, where: Address) -> None:
+        """A message that found the intake full, and that nobody has read. What was accepted under its topic
+        stands, and is said again."""
+        try:
+            known = self._find(where)
+        except PlugmeterError:
+            self._count("unread")  # it may be a known one: its answer is not to be lost for this
+            return
+        if known is not None:
+            self._owed[known.id] = None
+        else:
+            self._refuse(where, Refusal(Why.BUSY, "too many messages at once: send it again later"))
+
     def _refuse(self, where: Address, refusal: Refusal) -> None:
-        """Refuse; what was accepted under this topic stands. Answers and records are limited in number."""
+        """Refuse; what was accepted under this topic stands: if the refusal is told at all, then that again
+        right behind it. Answers and records are limited in number."""
         self._count(f"refused_{refusal.why}")
+        try:
+            known = self._find(where)
+        except PlugmeterError:
+            self._count("unread")
+            known = None
         if self._refusals_limiter.take(time.monotonic_ns()):
             self._answers.refuse(where, refusal, self._withheld, self._now_ns())
             self._withheld = 0
-        else:
-            self._count("withheld")
-            self._withheld += 1
-        known = self._find(where)
+            if known is not None:
+                self._say_again(known.id)
+            return
+        self._count("withheld")
+        self._withheld += 1
         if known is not None:
             self._owed[known.id] = None
 
     def _find(self, where: Address) -> Entry | None:
-        """The command that was accepted under this topic."""
+        """The command that was accepted under this topic. Raises PlugmeterError: the journal's."""
         if where.topic is None:
             return None
-        try:
-            known = self._journal.find(where.id)
-        except PlugmeterError:
-            self._count("unread")  # what the broker has kept comes in again with the next connection
-            return None
+        known = self._journal.find(where.id)
         return known if known is not None and known.op == where.op else None
+
+    def _say_again(self, command_id: str) -> None:
+        try:
+            self._answers.repeat(command_id)
+        except PlugmeterError:
+            self._count("unread")
 
     def _settle(self) -> None:
         """What waits for its turn: messages that were turned away, answers that are owed."""
         with self._lock:
             turned_away, self._turned_away = self._turned_away, {}
+            echoes, self._echoes = self._echoes, {}
+        for topic, echo in echoes.items():
+            self._correct(message.address(topic, self._device), echo)
         for topic in turned_away:
-            where = message.address(topic, self._device)
-            self._refuse(where, Refusal(Why.BUSY, "too many messages at once: send it again later"))
+            self._turn_away(message.address(topic, self._device))
         while self._owed and self._repeats_limiter.take(time.monotonic_ns()):
             command_id = next(iter(self._owed))
             del self._owed[command_id]
-            try:
-                self._answers.repeat(command_id)
-            except PlugmeterError:
-                self._count("unread")
+            self._say_again(command_id)
         if self._withheld and self._refusals_limiter.take(time.monotonic_ns()):
             self._answers.tell_withheld(self._withheld)
             self._withheld = 0

@@ -430,3 +430,40 @@ def test_an_end_that_cannot_be_written_is_told_once_it_can(tmp_path: Path) -> No
         desk.until_state("selftest", "a1", "successful")
         assert desk.operator.trouble is None
         assert len(desk.operations.calls) == 1
+
+
+def test_a_thousand_answers_that_the_broker_has_kept_are_no_commands(tmp_path: Path) -> None:
+    """They come all at once, more than the intake holds, and commands among them."""
+    with Desk(tmp_path) as desk:
+        desk.say(sent("resync", "known"))
+        known = desk.until_state("resync", "known", "successful")
+        kept = message.state_document("resync", "known", State.ACCEPTED, None, None, NOW_NS)
+        for number in range(1_200):
+            text = message.state_document("resync", f"k{number}", State.SUCCESSFUL, None, {}, NOW_NS)
+            desk.say(Message(TOPICS.command("resync", f"k{number}"), text, retain=True))
+            if number % 400 == 0:
+                desk.say(sent("selftest", f"new{number}"))
+        desk.say(Message(TOPICS.command("resync", "known"), kept, retain=True))
+        for number in (0, 400, 800):
+            desk.until_state("selftest", f"new{number}", "successful")
+        until(lambda: desk.states("resync", "known").count("successful") == 2, "the correction")
+        assert desk.last("resync", "known") == known
+        counters = desk.operator.counters
+        assert counters["echoes"] == 1_201
+        assert "turned_away" not in counters and "refused_busy" not in counters
+        assert not [each for _, each in desk.published if each and each["state"] == "refused"]
+
+
+def test_who_finds_the_intake_full_with_a_known_id_gets_its_answer(tmp_path: Path) -> None:
+    with Desk(tmp_path) as desk:
+        desk.say(sent("resync", "c1"))
+        answer = desk.until_state("resync", "c1", "successful")
+    again = Desk(tmp_path, limits=Limits(intake=2))
+    for command_id in ("c00", "c0", "c1", "c2"):  # before it works, so that nothing is taken out meanwhile
+        again.say(sent("resync", command_id))
+    with again:
+        again.until_state("resync", "c2", "refused")
+        again.until_state("resync", "c1", "successful")
+    assert again.states("resync", "c1") == ["successful"]
+    assert again.last("resync", "c1") == answer
+    assert again.operator.counters["refused_busy"] == 1
