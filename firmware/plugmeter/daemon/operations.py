@@ -7,8 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -29,6 +28,8 @@ SELFTEST_S: Final = 300.0
 BEGIN_S: Final = 60.0
 """Until a run's witnesses are bound, the run before ended and reported."""
 
+_CALLED_OFF: Final = "it did not begin within {:g} s, and was called off"
+
 Result = TypeVar("Result")
 
 
@@ -43,17 +44,19 @@ class DaemonOperations:
         log_level: LogLevel,
         *,
         is_stopping: Callable[[], bool],
+        begin_s: float = BEGIN_S,
     ) -> None:
-        """``is_stopping`` is asked on any thread."""
+        """``is_stopping`` is asked on any thread. What has not begun after ``begin_s`` is called off."""
         self._conductor = conductor
         self._runs = runs
         self._desired = desired
         self._log_level = log_level
         self._is_stopping = is_stopping
+        self._begin_s = begin_s
 
     def start_run(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Begin a run, instead of the one under way."""
-        return self._wait(self._main(lambda: self._running().replace(arguments)), BEGIN_S)
+        return self._wait(self._main(lambda: self._running().replace(arguments)))
 
     def stop_run(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """End the run under way; none begins until one is asked for."""
@@ -77,7 +80,8 @@ class DaemonOperations:
 
     def resync(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Scan what is plugged."""
-        return self._wait(self._main(lambda: self._running().resync()), BEGIN_S)
+        scan = self._main(lambda: self._running().resync())
+        return self._wait(scan, "the run has not answered within {:g} s; it may still make the scan")
 
     def configure(self, command_id: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """Try a configuration."""
@@ -114,26 +118,34 @@ class DaemonOperations:
         except PlugmeterError:
             self._unless_stopping()
             raise
-        return self._wait(future, BEGIN_S)
+        return self._wait(future)
 
-    def _wait(self, future: Future[Result], limit_s: float) -> Result:
-        """The Future's result; Interrupted where the daemon stops first, PlugmeterError where it takes too
-        long."""
-        until = time.monotonic() + limit_s
-        while True:
-            try:
-                return future.result(timeout=0.5)
-            except CancelledError:
-                raise Interrupted("the daemon is stopping") from None
-            except PlugmeterError:
-                self._unless_stopping()
-                raise
-            except FutureTimeoutError:
-                if future.done():
-                    raise  # the operation's own
-                self._unless_stopping()
-                if time.monotonic() > until:
-                    raise PlugmeterError(f"nothing came of it within {limit_s:g} s") from None
+    def _wait(self, future: Future[Result], called_off: str = _CALLED_OFF) -> Result:
+        """The Future's result; Interrupted where the daemon stops first.
+
+        What has not begun in time is called off, and PlugmeterError says so. What has begun cannot
+        be: then its end is waited for, since who is told that it failed would send it again. A main thread
+        that never ends it is killed by the watchdog, a run that never begins by the self-diagnosis.
+        """
+        until = time.monotonic() + self._begin_s
+        told = False
+        while not wait((future,), timeout=0.5).done:
+            self._unless_stopping()
+            if time.monotonic() <= until or told:
+                continue
+            if future.cancel():
+                raise PlugmeterError(called_off.format(self._begin_s))
+            told = True
+            LOG.warning(
+                "a command has begun and not ended within %g s: it cannot be called off", self._begin_s
+            )
+        try:
+            return future.result()
+        except CancelledError:
+            raise Interrupted("the daemon is stopping") from None
+        except PlugmeterError:
+            self._unless_stopping()
+            raise
 
     def _unless_stopping(self) -> None:
         """What fails because the daemon ends has not failed."""

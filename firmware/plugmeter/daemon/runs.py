@@ -168,11 +168,13 @@ class Runs:
             self._next()
 
     def replace(self, arguments: Mapping[str, object]) -> Future[dict[str, Any]]:
-        """Begin a run as a command wants it, instead of the one under way. The Future tells how it began."""
+        """Begin a run as a command wants it, instead of the one under way. The Future tells how it began. It
+        can be cancelled as long as the run has not been begun; then it never is."""
         plan_of(self._config, arguments)
         future: Future[dict[str, Any]] = Future()
         self._drop_asked("another start-run came after it")
         if self._runner is None:
+            future.set_running_or_notify_cancel()
             self._begin(arguments)
             self._begun.append(future)
         else:
@@ -312,6 +314,8 @@ class Runs:
     def _next(self) -> None:
         self._again_at_ns = 0
         asked, self._asked = self._asked, None
+        if asked is not None and not asked.future.set_running_or_notify_cancel():
+            asked = None  # called off
         if asked is None and not self._stands:
             self._state = "none"
             return
@@ -382,6 +386,8 @@ class Runs:
     def _tell_resynced(self, t_ns: int, devices: int | None) -> None:
         resyncs, self._resyncs = self._resyncs, []
         for future in resyncs:
+            if not future.set_running_or_notify_cancel():
+                continue  # nobody waits any more
             if devices is None:
                 future.set_exception(PlugmeterError("the scan could not be made"))
             else:
@@ -389,12 +395,12 @@ class Runs:
 
     def _drop_asked(self, reason: str) -> None:
         asked, self._asked = self._asked, None
-        if asked is not None:
+        if asked is not None and asked.future.set_running_or_notify_cancel():
             asked.future.set_exception(PlugmeterError(reason))
 
     def _refuse_waiting(self, reason: str) -> None:
         """Who waits for something of the run under way waits in vain."""
-        waiting = [*self._begun, *self._resyncs]
+        waiting = [*self._begun, *(each for each in self._resyncs if each.set_running_or_notify_cancel())]
         self._begun, self._resyncs = [], []
         for future in waiting:
             future.set_exception(PlugmeterError(reason))
