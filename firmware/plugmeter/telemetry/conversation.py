@@ -340,7 +340,9 @@ class Conversation:
 
     def _publish(self, message: Document | Parcel, now_s: float) -> bool:
         if isinstance(message, Document):
-            mid = self.session.publish(message.topic, message.payload, retain=message.retain)
+            mid = self.session.publish(
+                message.topic, message.payload, retain=message.retain, keep_s=message.keep_s
+            )
         else:
             mid = self.session.publish(self._topics.records, message.payload, retain=False)
         if mid is None:

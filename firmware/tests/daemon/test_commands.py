@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from plugmeter.moments import rfc3339
-from plugmeter.telemetry.commands import signing
+from plugmeter.telemetry.commands import message, signing
 from tests.daemon.process import BASE, DEVICE, Daemon, Onlooker, configuration
 from tests.telemetry.broker import Mosquitto, eventually
+
+DONE = message.State.SUCCESSFUL
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -77,3 +80,42 @@ def test_only_its_owner_commands_a_device_that_has_a_key(tmp_path: Path) -> None
             eventually(lambda: daemon.figures()["commands"].get("repeated") == 1, "it is known")
             assert daemon.figures()["commands"]["accepted"] == 1
             assert daemon.stop() == 0
+
+
+def test_commands_behind_more_old_answers_than_a_broker_hands_out_are_obeyed(tmp_path: Path) -> None:
+    """mosquitto as it is installed: 1,000 messages may wait for a client, the others it drops."""
+    with Mosquitto(tmp_path) as broker, Onlooker(broker.port, acknowledges=True) as onlooker:
+        for number in range(1_500):
+            where = f"{BASE}/cmd/resync/old-{number}"
+            onlooker.publish(where, message.state_document("resync", f"old-{number}", DONE, None, {}, 10**18))
+        for number in range(3):
+            onlooker.command("log-level", f"new-{number}", {"level": "info"})
+        eventually(lambda: len(onlooker.last) == 1_503, "all are at the broker", 60)
+        with Daemon(tmp_path, configuration(tmp_path, broker.port)) as daemon:
+            for number in range(3):
+                ended = onlooker.await_state("log-level", f"new-{number}", 180)
+                assert ended["state"] == "successful"
+
+            def are_gone() -> bool:
+                return not any(onlooker.last[f"{BASE}/cmd/resync/old-{each}"] for each in range(1_500))
+
+            eventually(are_gone, "the old answers are taken away", 180)
+            assert daemon.figures()["link"]["connects"] > 1  # else it proves nothing
+            assert daemon.stop() == 0
+
+
+def test_the_broker_is_told_for_how_long_to_keep_an_answer(tmp_path: Path) -> None:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Onlooker(broker.port, acknowledges=True) as onlooker,
+        Daemon(tmp_path, configuration(tmp_path, broker.port)) as daemon,
+    ):
+        onlooker.command("log-level", "c1", {"level": "info"})  # expires in an hour
+        onlooker.await_state("log-level", "c1")
+        topic = f"{BASE}/cmd/log-level/c1"
+        words = ["-h", "127.0.0.1", "-p", str(broker.port), "-V", "5", "-C", "1", "-t", topic, "-F", "%E"]
+        said = subprocess.run(
+            ["mosquitto_sub", *words], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert 7 * 86_400 < int(said.stdout) <= 7 * 86_400 + 3_600
+        assert daemon.stop() == 0

@@ -19,11 +19,11 @@ from typing import Any, Final, Protocol
 from plugmeter.errors import PlugmeterError
 from plugmeter.progress import Progress
 from plugmeter.telemetry.commands import message
-from plugmeter.telemetry.commands.answers import Answers
+from plugmeter.telemetry.commands.answers import Answers, Publish
 from plugmeter.telemetry.commands.effects import Effects
 from plugmeter.telemetry.commands.journal import Entry, Journal
 from plugmeter.telemetry.commands.limiter import Limiter
-from plugmeter.telemetry.commands.message import Address, Command, Echo, Refusal, Why
+from plugmeter.telemetry.commands.message import FINAL, Address, Command, Echo, Refusal, Why
 from plugmeter.telemetry.commands.operations import Operations
 from plugmeter.telemetry.commands.signing import PublicKey
 from plugmeter.telemetry.topics import Topics
@@ -59,6 +59,9 @@ class Limits:
     answers_burst: int = 32
     answers_per_s: float = 1.0
     """Refusals, with their records; and as many repeated answers."""
+    clears_burst: int = 100
+    clears_per_s: float = 50.0
+    """Answers of forgotten commands, taken away at the broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ class _Item:
 class Operator:
     """``recover`` comes first and begins the work; ``handle`` may then be called from any thread.
 
-    ``publish(topic, payload)`` is to retain the payload at the broker, ``withdrawn(topic)`` says that the
+    ``publish(topic, payload, keep_s)`` is to retain the payload at the broker for so long (an empty one takes
+    away what is there), ``withdrawn(topic)`` says that the
     controller has cleared it, ``record(kind, data)`` is to keep a record of kind "command". They are called
     from both threads, and must neither block for long nor raise.
     """
@@ -84,7 +88,7 @@ class Operator:
         accept: Collection[str],
         public_key: PublicKey | None,
         operations: Operations,
-        publish: Callable[[str, bytes], None],
+        publish: Publish,
         record: Callable[[str, Mapping[str, Any]], None],
         *,
         withdrawn: Callable[[str], None] | None = None,
@@ -93,13 +97,14 @@ class Operator:
     ) -> None:
         self.progress = Progress("operator")
         self._journal = journal
+        self._topics = topics
         self._device = device
         self._accept = tuple(accept)
         self._verify = public_key.verify if public_key else None
         self._withdrawn = withdrawn
         self._now_ns = now_ns
         self._limits = limits
-        self._answers = Answers(journal, topics, publish, record)
+        self._answers = Answers(journal, topics, publish, record, now_ns)
         self._effects = Effects(journal, operations, self._answers.tell, now_ns)
         self._intake: queue.Queue[_Item | None] = queue.Queue(limits.intake)
         self._turned_away: dict[str, None] = {}  # topics of messages that found the intake full
@@ -110,16 +115,19 @@ class Operator:
         self._worker = threading.Thread(target=self._work, name="operator", daemon=True)
         # Only the worker's own:
         self._owed: dict[str, None] = {}  # ids whose state is to be published once more
+        self._stale: dict[str, None] = {}  # topics of answers whose commands are forgotten
         self._withheld = 0
         self._commands_limiter = Limiter(limits.commands_burst, limits.commands_per_s)
         self._refusals_limiter = Limiter(limits.answers_burst, limits.answers_per_s)
         self._repeats_limiter = Limiter(limits.answers_burst, limits.answers_per_s)
+        self._clears_limiter = Limiter(limits.clears_burst, limits.clears_per_s)
 
     @property
     def counters(self) -> dict[str, int]:
         """What came in and what became of it: received, accepted, repeated, echoes, cleared, refused_<why>,
         turned_away (found the intake full), withheld (refusals without answer and record, for their number),
-        echoes_left (too many to be compared with the journal), unread (the journal could not be read, so no
+        echoes_left (too many to be compared with the journal), outdated (answers of forgotten commands, taken
+        away), unread (the journal could not be read, so no
         state was repeated), defects."""
         with self._lock:
             return {**self._counters, "defects": self._effects.defects}
@@ -244,6 +252,8 @@ class Operator:
         except PlugmeterError as error:
             return Refusal(Why.JOURNAL, str(error))
         self._count("accepted")
+        for op, command_id in self._journal.take_forgotten():
+            self._outdate(self._topics.command(op, command_id))
         self._answers.tell(entry)
         self._effects.add(entry)
         return None
@@ -270,14 +280,25 @@ class Operator:
         return None
 
     def _correct(self, where: Address, echo: Echo) -> None:
-        """The broker has kept an answer of ours; not the last one, if we ended before that reached it."""
+        """The broker has kept an answer of ours; not the last one, if we ended before that reached it. Or one
+        of a command that is forgotten here: it goes, for brokers hand out only so many with a connection
+        (mosquitto 1,000), and drop what is behind them, new commands too."""
+        assert where.topic is not None  # _hear
         try:
-            known = self._find(where)
+            known = self._journal.find(where.id)
         except PlugmeterError:
             self._count("unread")  # what the broker has kept comes in again with the next connection
             return
-        if known is not None and known.state != echo.state:
+        if known is None:
+            lost_ns = self._journal.lost_ns or 0  # what was before that is nowhere else
+            if echo.state in FINAL and echo.time_ns is not None and echo.time_ns > lost_ns:
+                self._outdate(where.topic)
+        elif known.op == where.op and known.state != echo.state:
             self._owed[known.id] = None
+
+    def _outdate(self, topic: str) -> None:
+        if len(self._stale) < _ECHOES_LIMIT:  # what is left comes in again with the next connection
+            self._stale[topic] = None
 
     def _turn_away(self, where: Address) -> None:
         """A message that found the intake full, and that nobody has read. What was accepted under its topic
@@ -302,7 +323,7 @@ class Operator:
             self._count("unread")
             known = None
         if self._refusals_limiter.take(time.monotonic_ns()):
-            self._answers.refuse(where, refusal, self._withheld, self._now_ns())
+            self._answers.refuse(where, refusal, self._withheld)
             self._withheld = 0
             if known is not None:
                 self._say_again(known.id)
@@ -318,6 +339,16 @@ class Operator:
             return None
         known = self._journal.find(where.id)
         return known if known is not None and known.op == where.op else None
+
+    def _clear(self, topic: str) -> None:
+        try:
+            known = self._journal.find(message.address(topic, self._device).id)
+        except PlugmeterError:
+            self._count("unread")
+            return
+        if known is None:  # else the id has come again meanwhile
+            self._count("outdated")
+            self._answers.clear(topic)
 
     def _say_again(self, command_id: str) -> None:
         try:
@@ -338,6 +369,10 @@ class Operator:
             command_id = next(iter(self._owed))
             del self._owed[command_id]
             self._say_again(command_id)
+        while self._stale and self._clears_limiter.take(time.monotonic_ns()):
+            topic = next(iter(self._stale))
+            del self._stale[topic]
+            self._clear(topic)
         if self._withheld and self._refusals_limiter.take(time.monotonic_ns()):
             self._answers.tell_withheld(self._withheld)
             self._withheld = 0

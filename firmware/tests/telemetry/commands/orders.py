@@ -139,6 +139,8 @@ class Desk:
         self.journal = Journal(self.path, now_ns)
         self.operations = Hand() if operations is None else operations
         self.published: list[tuple[str, dict[str, Any]]] = []
+        self.kept_s: dict[str, int | None] = {}
+        self.cleared: list[str] = []
         self.records: list[dict[str, Any]] = []
         self.withdrawn: list[str] = []
         self.operator = Operator(
@@ -148,12 +150,19 @@ class Desk:
             accept,
             public_key,
             self.operations,
-            lambda topic, data: self.published.append((topic, json.loads(data))),
+            self._publish,
             lambda kind, data: self.records.append({"kind": kind, **data}),
             withdrawn=self.withdrawn.append,
             now_ns=lambda: self.now_ns,
             limits=limits,
         )
+
+    def _publish(self, topic: str, data: bytes, keep_s: int | None) -> None:
+        if data:
+            self.published.append((topic, json.loads(data)))
+            self.kept_s[topic] = keep_s
+        else:
+            self.cleared.append(topic)
 
     def __enter__(self) -> Desk:
         self.operator.recover()
