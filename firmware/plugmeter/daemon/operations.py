@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
@@ -17,7 +18,7 @@ from plugmeter.errors import PlugmeterError
 from plugmeter.lifecycle.conductor import Conductor
 from plugmeter.lifecycle.stages import Event
 from plugmeter.runner.proof import selftest, without_reports
-from plugmeter.telemetry.commands.operations import Interrupted
+from plugmeter.telemetry.commands.operations import Interrupted, Memo
 from plugmeter.telemetry.desired_keeper import DesiredKeeper
 
 LOG: Final = logging.getLogger("plugmeter.operations")
@@ -54,12 +55,28 @@ class DaemonOperations:
         self._is_stopping = is_stopping
         self._begin_s = begin_s
 
-    def start_run(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Begin a run, instead of the one under way."""
-        return self._wait(self._main(lambda: self._running().replace(arguments)))
+    def start_run(self, command_id: str, arguments: Mapping[str, Any], memo: Memo) -> Mapping[str, Any]:
+        """Begin a run, instead of the one under way. One id never begins a second one: the first has ended
+        with the daemon that began it."""
+        if memo.noted is not None:
+            return _begun_before(memo.noted)
+        run_id = str(uuid.uuid4())
+        memo.write({"run": run_id, "begun": False})
+        begun: Future[dict[str, Any]] = Future()
+        try:
+            self._main(lambda: self._running().replace(arguments, begun, run_id, command_id))
+            return self._wait(begun)
+        except Interrupted:  # in order: so it is known whether it had begun
+            never = begun.cancel() or begun.cancelled()
+            memo.write(None if never else {"run": run_id, "begun": True})
+            raise
 
-    def stop_run(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """End the run under way; none begins until one is asked for."""
+    def stop_run(self, command_id: str, arguments: Mapping[str, Any], memo: Memo) -> Mapping[str, Any]:
+        """End the run under way; none begins until one is asked for. Called again by another daemon there is
+        nothing to be done: that run has ended with its own, and it meant no other."""
+        if memo.noted is not None:
+            return memo.noted
+        memo.write({"run": None if self._runs.is_over else self._runs.run_id})
         return self._main(self._stop_run)
 
     def selftest(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -129,7 +146,7 @@ class DaemonOperations:
         """
         until = time.monotonic() + self._begin_s
         told = False
-        while not wait((future,), timeout=0.5).done:
+        while not (wait((future,), timeout=0.5).done or future.cancelled()):
             self._unless_stopping()
             if time.monotonic() <= until or told:
                 continue
@@ -180,3 +197,12 @@ class DaemonOperations:
         if not isinstance(result, dict) or not isinstance(result.get("parts"), list):
             raise PlugmeterError("the self-test gave no result; the journal says why")
         return result
+
+
+def _begun_before(noted: Mapping[str, Any]) -> dict[str, Any]:
+    if noted["begun"]:
+        return {"run": noted["run"], "ended": "with the daemon, which was stopped meanwhile"}
+    raise PlugmeterError(
+        f"the daemon was ended while it began run {noted['run']}, or right after that: the run's records tell"
+        " whether it had begun; it is not begun a second time"
+    )

@@ -24,7 +24,7 @@ FILE_NAME: Final = "commands.sqlite"
 MOST_ENTRIES: Final = 800
 """Each has an answer that the broker keeps, until it is cleared. With a connection mosquitto hands out 1,000
 messages at most, if it is not set up otherwise (max_queued_messages): there must be room for new commands."""
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE commands (
     number INTEGER PRIMARY KEY,
@@ -39,13 +39,14 @@ CREATE TABLE commands (
     attempts INTEGER NOT NULL DEFAULT 0,
     reason TEXT,
     result TEXT,
-    changed_ns INTEGER NOT NULL
+    changed_ns INTEGER NOT NULL,
+    note TEXT
 );
 CREATE TABLE marks (name TEXT PRIMARY KEY, time_ns INTEGER NOT NULL) WITHOUT ROWID;
 """
 _COLUMNS: Final = (
     "id, op, arguments, signed, issued_ns, expires_ns, received_ns, state, attempts, reason, result,"
-    " changed_ns"
+    " changed_ns, note"
 )
 
 
@@ -72,6 +73,8 @@ class Entry:
     result: str | None
     """Canonical JSON."""
     changed_ns: int
+    note: str | None = None
+    """Canonical JSON: what its operation is to know of this beginning when it is begun again."""
 
     def is_of(self, command: Command) -> bool:
         """Whether ``command``, which has this id, is this one again and not another one."""
@@ -144,7 +147,7 @@ class Journal:
             forgotten_ns, forgotten = self._make_room(now_ns)
             execute(
                 f"INSERT INTO commands ({_COLUMNS})"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, 'accepted', 0, NULL, NULL, ?)",
+                " VALUES (?, ?, ?, ?, ?, ?, ?, 'accepted', 0, NULL, NULL, ?, NULL)",
                 (
                     command.id, command.op, command.text, command.signed, command.issued_ns,
                     command.expires_ns, now_ns, now_ns,
@@ -176,6 +179,18 @@ class Journal:
                     "UPDATE commands SET state = 'executing', attempts = attempts + 1, changed_ns = ?"
                     " WHERE id = ? AND state IN ('accepted', 'executing')",
                     (now_ns, command_id),
+                ),
+                command_id,
+            )
+            return self._known(command_id)
+
+    def note(self, command_id: str, value: object) -> Entry:
+        """For its operation, if it is begun again: committed before the effect is. None: nothing any more."""
+        with self._errors(), self._lock, self._transaction() as execute:
+            self._must_change_one(
+                execute(
+                    "UPDATE commands SET note = ? WHERE id = ? AND state = 'executing'",
+                    (None if value is None else strictjson.canonical(value), command_id),
                 ),
                 command_id,
             )

@@ -75,8 +75,8 @@ class FileOperations:
         self.folder = folder
         self.pause_s = pause_s
 
-    def __getattr__(self, name: str) -> Callable[[str, Mapping[str, Any]], dict[str, Any]]:
-        def effect(command_id: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def __getattr__(self, name: str) -> Callable[..., dict[str, Any]]:
+        def effect(command_id: str, arguments: Mapping[str, Any], *_: object) -> dict[str, Any]:
             self._append("begun", f"{name} {command_id}")
             time.sleep(self.pause_s)
             if f"{name} {command_id}" not in self.lines("effects"):
@@ -107,11 +107,11 @@ class Hand:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def __getattr__(self, name: str) -> Callable[[str, Mapping[str, Any]], Any]:
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
 
-        def effect(command_id: str, arguments: Mapping[str, Any]) -> Any:
+        def effect(command_id: str, arguments: Mapping[str, Any], *_: object) -> Any:
             self.calls.append((name, command_id, arguments))
             self.gate.wait()
             if command_id in self.failures:
