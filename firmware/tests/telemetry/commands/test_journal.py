@@ -173,7 +173,7 @@ def test_what_another_version_wrote_is_left_alone(path: Path) -> None:
     database.execute("PRAGMA user_version = 9")
     database.close()
     before = path.read_bytes()
-    with pytest.raises(PlugmeterError, match=r"another version of plugmeter \(format 9, not 1\)"):
+    with pytest.raises(PlugmeterError, match=r"another version of plugmeter \(format 9, not 2\)"):
         Journal(path, NOW_NS)
     assert path.read_bytes() == before
 
