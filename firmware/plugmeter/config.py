@@ -115,6 +115,38 @@ def with_overlay(config: Config, overlay: Mapping[str, object], source: str = "o
     return replace(read, source=config.source)
 
 
+def overlay_problems(overlay: Mapping[str, object]) -> tuple[str, ...]:
+    """What is wrong with an overlay whatever configuration it is laid over, a line each: unknown names, and
+    values that are none or out of limits. What two keys say together only the whole shows."""
+    problems = Problems()
+    defaults = describe(default())
+    for name, changes in overlay.items():
+        if changes is None:
+            problems.add(f"{path(name)} = null: leave it out instead")
+        elif name == "ports" and isinstance(changes, Mapping):
+            # The port may be in the device's own file, and have its sense_gpio there.
+            ports = {
+                each: {"sense_gpio": 0} | {key: value for key, value in port.items() if value is not None}
+                if isinstance(port, Mapping)
+                else port
+                for each, port in changes.items()
+                if port is not None
+            }
+            _ports(ports, problems)
+        elif name == "ports":
+            _ports(changes, problems)
+        elif name not in SECTIONS:
+            _refuse_unknown(name, changes, problems)
+        elif not isinstance(changes, Mapping):
+            read_section(SECTIONS[name], changes, name, problems)
+        else:
+            for each in (each for each, value in changes.items() if value is None):
+                problems.add(f"{path(name, each)} = null: leave it out instead")
+            given = {each: value for each, value in changes.items() if value is not None}
+            read_section(SECTIONS[name], {**defaults[name], **given}, name, problems, _ELSEWHERE)
+    return problems.lines()
+
+
 def _with_ports(
     now: Mapping[str, Mapping[str, Any]], changes: Mapping[str, object], problems: Problems
 ) -> dict[str, object]:
@@ -144,10 +176,8 @@ def from_table(table: Mapping[str, Any], source: str, problems: Problems | None 
             sections[name] = _ports(raw, problems)
         elif name in SECTIONS:
             sections[name] = read_section(SECTIONS[name], raw, name, problems, _ELSEWHERE)
-        elif isinstance(raw, Mapping):
-            problems.add_unknown("section", path(name), partial(nearest, name, (*SECTIONS, "ports")))
-        else:  # a key above the first section
-            problems.add_unknown("key", path(name), partial(_belongs, name))
+        else:
+            _refuse_unknown(name, raw, problems)
     unsound = {name for name, section in sections.items() if section is None}
     config = Config(
         **{name: section for name, section in sections.items() if section is not None}, source=source
@@ -157,6 +187,13 @@ def from_table(table: Mapping[str, Any], source: str, problems: Problems | None 
     if problems.lines():
         raise ConfigError(tuple(f"{_named(source)}: {line}" for line in problems.lines()))
     return config
+
+
+def _refuse_unknown(name: str, raw: object, problems: Problems) -> None:
+    if isinstance(raw, Mapping):
+        problems.add_unknown("section", path(name), partial(nearest, name, (*SECTIONS, "ports")))
+    else:  # a key above the first section
+        problems.add_unknown("key", path(name), partial(_belongs, name))
 
 
 def with_rig(rig: Rig, given: Mapping[str, object]) -> Rig:

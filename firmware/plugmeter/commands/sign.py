@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from plugmeter import config as configuration
 from plugmeter.errors import UsageError
 from plugmeter.moments import NS, rfc3339
 from plugmeter.sections import Daemon, Port
@@ -129,7 +130,7 @@ def _document(args: argparse.Namespace, command_id: str) -> tuple[str, dict[str,
 
 
 def _check(args: argparse.Namespace, topic: str, payload: bytes) -> None:
-    """As the device would, as far as it can be done from here."""
+    """As the device would, as far as it can be done from here: without the device's own file."""
     asked = (
         desired.parse(payload, device=args.device)
         if args.op == _DESIRED
@@ -142,7 +143,7 @@ def _check(args: argparse.Namespace, topic: str, payload: bytes) -> None:
         config = dict(asked.config)
     elif isinstance(asked, message.Command):
         config = asked.arguments.get("config", {})
-    problems = desired_scope.forbidden(config)
+    problems = desired_scope.forbidden(config) or configuration.overlay_problems(config)
     if problems:
         raise UsageError("\n".join(f"sign: {line}" for line in problems))
 

@@ -6,9 +6,9 @@ import json
 import logging
 import socket
 import time
+import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,7 +18,7 @@ from plugmeter.errors import PlugmeterError
 from plugmeter.lifecycle.conductor import Conductor
 from plugmeter.lifecycle.stages import Event
 from plugmeter.runner.proof import selftest, without_reports
-from plugmeter.telemetry.commands.operations import Interrupted
+from plugmeter.telemetry.commands.operations import Interrupted, Memo
 from plugmeter.telemetry.desired_keeper import DesiredKeeper
 
 LOG: Final = logging.getLogger("plugmeter.operations")
@@ -28,6 +28,8 @@ SELFTEST_SOCKET: Final = Path("/run/plugmeter-selftest.sock")
 SELFTEST_S: Final = 300.0
 BEGIN_S: Final = 60.0
 """Until a run's witnesses are bound, the run before ended and reported."""
+
+_CALLED_OFF: Final = "it did not begin within {:g} s, and was called off"
 
 Result = TypeVar("Result")
 
@@ -44,22 +46,41 @@ class DaemonOperations:
         *,
         is_stopping: Callable[[], bool],
         is_signed: Callable[[str], bool],
+        begin_s: float = BEGIN_S,
     ) -> None:
         """``is_stopping`` is asked on any thread; ``is_signed``, whether the command of that id was signed
-        with the key that was configured when it came in, on the operator's. It may raise PlugmeterError."""
+        with the key that was configured when it came in, on the operator's. It may raise PlugmeterError. What
+        has not begun after ``begin_s`` is called off."""
         self._conductor = conductor
         self._runs = runs
         self._desired = desired
         self._log_level = log_level
         self._is_stopping = is_stopping
         self._is_signed = is_signed
+        self._begin_s = begin_s
 
-    def start_run(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Begin a run, instead of the one under way."""
-        return self._wait(self._main(lambda: self._running().replace(arguments)), BEGIN_S)
+    def start_run(self, command_id: str, arguments: Mapping[str, Any], memo: Memo) -> Mapping[str, Any]:
+        """Begin a run, instead of the one under way. One id never begins a second one: the first has ended
+        with the daemon that began it."""
+        if memo.noted is not None:
+            return _begun_before(memo.noted)
+        run_id = str(uuid.uuid4())
+        memo.write({"run": run_id, "begun": False})
+        begun: Future[dict[str, Any]] = Future()
+        try:
+            self._main(lambda: self._running().replace(arguments, begun, run_id, command_id))
+            return self._wait(begun)
+        except Interrupted:  # in order: so it is known whether it had begun
+            never = begun.cancel() or begun.cancelled()
+            memo.write(None if never else {"run": run_id, "begun": True})
+            raise
 
-    def stop_run(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """End the run under way; none begins until one is asked for."""
+    def stop_run(self, command_id: str, arguments: Mapping[str, Any], memo: Memo) -> Mapping[str, Any]:
+        """End the run under way; none begins until one is asked for. Called again by another daemon there is
+        nothing to be done: that run has ended with its own, and it meant no other."""
+        if memo.noted is not None:
+            return memo.noted
+        memo.write({"run": None if self._runs.is_over else self._runs.run_id})
         return self._main(self._stop_run)
 
     def selftest(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -80,7 +101,8 @@ class DaemonOperations:
 
     def resync(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Scan what is plugged."""
-        return self._wait(self._main(lambda: self._running().resync()), BEGIN_S)
+        scan = self._main(lambda: self._running().resync())
+        return self._wait(scan, "the run has not answered within {:g} s; it may still make the scan")
 
     def configure(self, command_id: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """Try a configuration."""
@@ -118,26 +140,34 @@ class DaemonOperations:
         except PlugmeterError:
             self._unless_stopping()
             raise
-        return self._wait(future, BEGIN_S)
+        return self._wait(future)
 
-    def _wait(self, future: Future[Result], limit_s: float) -> Result:
-        """The Future's result; Interrupted where the daemon stops first, PlugmeterError where it takes too
-        long."""
-        until = time.monotonic() + limit_s
-        while True:
-            try:
-                return future.result(timeout=0.5)
-            except CancelledError:
-                raise Interrupted("the daemon is stopping") from None
-            except PlugmeterError:
-                self._unless_stopping()
-                raise
-            except FutureTimeoutError:
-                if future.done():
-                    raise  # the operation's own
-                self._unless_stopping()
-                if time.monotonic() > until:
-                    raise PlugmeterError(f"nothing came of it within {limit_s:g} s") from None
+    def _wait(self, future: Future[Result], called_off: str = _CALLED_OFF) -> Result:
+        """The Future's result; Interrupted where the daemon stops first.
+
+        What has not begun in time is called off, and PlugmeterError says so. What has begun cannot
+        be: then its end is waited for, since who is told that it failed would send it again. A main thread
+        that never ends it is killed by the watchdog, a run that never begins by the self-diagnosis.
+        """
+        until = time.monotonic() + self._begin_s
+        told = False
+        while not (wait((future,), timeout=0.5).done or future.cancelled()):
+            self._unless_stopping()
+            if time.monotonic() <= until or told:
+                continue
+            if future.cancel():
+                raise PlugmeterError(called_off.format(self._begin_s))
+            told = True
+            LOG.warning(
+                "a command has begun and not ended within %g s: it cannot be called off", self._begin_s
+            )
+        try:
+            return future.result()
+        except CancelledError:
+            raise Interrupted("the daemon is stopping") from None
+        except PlugmeterError:
+            self._unless_stopping()
+            raise
 
     def _unless_stopping(self) -> None:
         """What fails because the daemon ends has not failed."""
@@ -172,3 +202,12 @@ class DaemonOperations:
         if not isinstance(result, dict) or not isinstance(result.get("parts"), list):
             raise PlugmeterError("the self-test gave no result; the journal says why")
         return result
+
+
+def _begun_before(noted: Mapping[str, Any]) -> dict[str, Any]:
+    if noted["begun"]:
+        return {"run": noted["run"], "ended": "with the daemon, which was stopped meanwhile"}
+    raise PlugmeterError(
+        f"the daemon was ended while it began run {noted['run']}, or right after that: the run's records tell"
+        " whether it had begun; it is not begun a second time"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -25,13 +26,15 @@ class Recorder:
     def __init__(self) -> None:
         self._outbox: Outbox | None = None
         self._early: deque[Draft] = deque()
+        self._lock = threading.Lock()  # of both, until the outbox is there
         self.discards: Counter[str] = Counter()
 
     def attach(self, outbox: Outbox) -> None:
         """The outbox is open: what was told before goes in first."""
-        while self._early:
-            outbox.offer(self._early.popleft())
-        self._outbox = outbox
+        with self._lock:
+            while self._early:
+                outbox.offer(self._early.popleft())
+            self._outbox = outbox
 
     def keep(self, kind: str, data: Mapping[str, object], time_ns: int | None = None) -> None:
         """Make a record of ``kind`` (telemetry.record.RANKS); ``data`` is encoded at once."""
@@ -39,9 +42,17 @@ class Recorder:
 
     def offer(self, draft: Draft) -> None:
         """As ``keep``, for what is encoded already."""
-        if self._outbox is not None:
-            self._outbox.offer(draft)
-        elif len(self._early) < EARLY_LIMIT:
+        outbox = self._outbox
+        if outbox is None:
+            with self._lock:
+                outbox = self._outbox  # it may have come meanwhile
+                if outbox is None:
+                    self._keep_early(draft)
+                    return
+        outbox.offer(draft)
+
+    def _keep_early(self, draft: Draft) -> None:
+        if len(self._early) < EARLY_LIMIT:
             self._early.append(draft)
         else:
             self.discards["before_outbox"] += 1

@@ -59,6 +59,8 @@ class _Asked:
 
     arguments: Mapping[str, object]
     future: Future[dict[str, Any]]
+    run_id: str
+    command_id: str
 
 
 class Runs:
@@ -100,6 +102,8 @@ class Runs:
         self._begun: list[Future[dict[str, Any]]] = []
         """Who waits for the run under way to be ready."""
         self._resyncs: list[Future[dict[str, Any]]] = []
+        self._command_id: str | None = None
+        """Of the command that asked for the run under way."""
         self.run_id = ""
         self.rig = ""
         self.figures = RunFigures()
@@ -110,7 +114,7 @@ class Runs:
     def start(self) -> None:
         """Begin the standing run, if the configuration has one. Raises UsageError, PlugmeterError."""
         if self._stands:
-            self._begin({})
+            self._begin(None)
 
     @property
     def is_up(self) -> bool:
@@ -147,6 +151,9 @@ class Runs:
         """Take nothing new: the run under way ends, with its report, and no other one begins."""
         self._closing = True
         self._state = "ending"
+        if self._asked is not None and self._asked.future.cancel():  # it has not failed: see Interrupted
+            self._asked.future.set_running_or_notify_cancel()
+            self._asked = None
         self._drop_asked("the daemon is stopping")
         self._refuse_waiting("the daemon is stopping")
         self._end()
@@ -174,21 +181,25 @@ class Runs:
         elif not self._closing:
             self._next()
 
-    def replace(self, arguments: Mapping[str, object]) -> Future[dict[str, Any]]:
-        """Begin a run as a command wants it, instead of the one under way. The Future tells how it began.
-        Raises PlugmeterError for one that cannot be, and then nothing has changed."""
+    def replace(
+        self, arguments: Mapping[str, object], begun: Future[dict[str, Any]], run_id: str, command_id: str
+    ) -> None:
+        """Begin a run as a command wants it, instead of the one under way. ``begun`` tells how it began. It
+        can be cancelled as long as the run has not been begun; then it never is. Raises PlugmeterError for
+        one that cannot be, and then nothing has changed."""
         _, plan = plan_of(self._config, arguments)
         check_means(plan.rig)
-        future: Future[dict[str, Any]] = Future()
+        asked = _Asked(dict(arguments), begun, run_id, command_id)
         self._drop_asked("another start-run came after it")
         if self._runner is None:
-            self._begin(arguments)
-            self._begun.append(future)
+            if not begun.set_running_or_notify_cancel():
+                return
+            self._begin(asked)
+            self._begun.append(begun)
         else:
-            self._asked = _Asked(dict(arguments), future)
+            self._asked = asked
             self._end()
         self._suspended = False
-        return future
 
     def suspend(self) -> None:
         """End the run under way; the standing one stays ended until a command begins one."""
@@ -235,15 +246,17 @@ class Runs:
     def _stands(self) -> bool:
         return self._config.daemon.rig != "none" and not self._suspended
 
-    def _begin(self, arguments: Mapping[str, object]) -> None:
-        config, plan = plan_of(self._config, arguments)
-        runner = Runner(config, plan)
+    def _begin(self, asked: _Asked | None) -> None:
+        """The standing run, or one that is asked for."""
+        config, plan = plan_of(self._config, asked.arguments if asked else {})
+        runner = Runner(config, plan, run_id=asked.run_id if asked else None)
         try:
             runner.start()
         except PlugmeterError:
             runner.close()
             raise
         self._runner = runner
+        self._command_id = asked.command_id if asked else None
         self.run_id, self.rig = runner.run_id, plan.rig
         self._ready = self._failure = None
         self._begun_ns, self._told_ns = time.monotonic_ns(), 0
@@ -280,7 +293,7 @@ class Runs:
             self._take(runner, message)
 
     def _take(self, runner: Runner, message: wire.Message) -> None:
-        for draft in drafts(runner.run_id, message, time.time_ns()):
+        for draft in drafts(runner.run_id, message, time.time_ns(), self._command_id):
             self._sink.offer(draft)
         match message:
             case wire.Note(text):
@@ -329,11 +342,13 @@ class Runs:
     def _next(self) -> None:
         self._again_at_ns = 0
         asked, self._asked = self._asked, None
+        if asked is not None and not asked.future.set_running_or_notify_cancel():
+            asked = None  # called off
         if asked is None and not self._stands:
             self._state = "none"
             return
         try:
-            self._begin(asked.arguments if asked else {})
+            self._begin(asked)
         except PlugmeterError as error:
             LOG.error("no run can be begun: %s", error)
             if asked is not None:
@@ -409,6 +424,8 @@ class Runs:
     def _tell_resynced(self, t_ns: int, devices: int | None) -> None:
         resyncs, self._resyncs = self._resyncs, []
         for future in resyncs:
+            if not future.set_running_or_notify_cancel():
+                continue  # nobody waits any more
             if devices is None:
                 future.set_exception(PlugmeterError("the scan could not be made"))
             else:
@@ -416,12 +433,12 @@ class Runs:
 
     def _drop_asked(self, reason: str) -> None:
         asked, self._asked = self._asked, None
-        if asked is not None:
+        if asked is not None and asked.future.set_running_or_notify_cancel():
             asked.future.set_exception(PlugmeterError(reason))
 
     def _refuse_waiting(self, reason: str) -> None:
         """Who waits for something of the run under way waits in vain."""
-        waiting = [*self._begun, *self._resyncs]
+        waiting = [*self._begun, *(each for each in self._resyncs if each.set_running_or_notify_cancel())]
         self._begun, self._resyncs = [], []
         for future in waiting:
             future.set_exception(PlugmeterError(reason))

@@ -28,6 +28,9 @@ _COURTESY_S: Final = 0.5
 _NO_TIME_S: Final = 0.02
 _ANSWERS_NS: Final = 200_000_000
 """A broker that owes an answer for longer may be dead."""
+_MANY_CLEARED: Final = 100
+_CALM_NS: Final = 3_000_000_000
+_REST_AGAIN_NS: Final = 30_000_000_000
 
 
 class Uplink:
@@ -67,6 +70,10 @@ class Uplink:
         self._link: Link | None = None
         self._settings: LinkSettings | None = None
         """Those of the latest link."""
+        self._cleared = 0
+        """Answers that were taken away since the rest was asked for. The operator's thread counts."""
+        self._cleared_ns = 0
+        self._rest_at_ns = 0
         self._told_meta = b""
         self._told_stream = ""
         self._plugger: tuple[str, tuple[str, ...]] | None = None
@@ -189,6 +196,18 @@ class Uplink:
         if self._link is not None and self._outbox.stream != self._told_stream:
             self._told_stream = self._outbox.stream
             self._link.kick("another stream began: status and last will are to name it")
+        self._hear_the_rest()
+
+    def _hear_the_rest(self) -> None:
+        """Behind so many old answers the broker may have held back commands, and never tries again on this
+        connection."""
+        now_ns = time.monotonic_ns()
+        is_calm = now_ns - self._cleared_ns >= _CALM_NS and now_ns >= self._rest_at_ns
+        if self._cleared >= _MANY_CLEARED and is_calm:
+            self._cleared = 0
+            self._rest_at_ns = now_ns + _REST_AGAIN_NS
+            if self._link is not None:
+                self._link.kick("many old answers are taken away: what was behind them is to be heard")
 
     def look(self) -> None:
         """Once a second, while running: what is desired is looked at, if there is anything new."""
@@ -219,10 +238,14 @@ class Uplink:
         """Which configuration is in effect, and what became of the desired one."""
         self._publish(self._topics.reported, payload)
 
-    def answer(self, topic: str, payload: bytes) -> None:
-        """The state of a command. There will be any number of them; the journal has them all."""
+    def answer(self, topic: str, payload: bytes, keep_s: int | None) -> None:
+        """The state of a command; empty where one that was kept is to be taken away. There will be any number
+        of them; the journal has them all."""
+        if not payload:
+            self._cleared += 1
+            self._cleared_ns = time.monotonic_ns()
         if self._link is not None:
-            self._link.set_document(topic, payload, passing=True)
+            self._link.set_document(topic, payload, passing=True, keep_s=keep_s)
 
     def withdraw(self, topic: str) -> None:
         """The controller has cleared an answer."""

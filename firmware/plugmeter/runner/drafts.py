@@ -3,7 +3,8 @@
 The data of each kind:
 
     run-started  {"run", "t_ns", "rig", "truth", "ports", "witnesses", "seed", "plan", "host", "version",
-                  "started_at", "debounce_ms", "nominal_ms", "lost_after_ms"}
+                  "started_at", "debounce_ms", "nominal_ms", "lost_after_ms"}, and "command": the id of the
+                 command that asked for it, if one did
     verdict      {"run", "t_ns", "port", "ordinal", "action": "plug"|"pull",
                   "outcome": "matched"|"late"|"lost", "stage": str|null, "enumerated",
                   "latency_us": {"netlink", "udev", "node": float|null}}
@@ -35,14 +36,14 @@ _REST_BYTES: Final = 4_096
 """Of a run-ended record, beside the report and what is said of its reduction."""
 
 
-def drafts(run_id: str, message: Message, wall_ns: int) -> list[Draft]:
+def drafts(run_id: str, message: Message, wall_ns: int, command_id: str | None = None) -> list[Draft]:
     """The records that ``message`` makes: none or one. ``wall_ns`` is the time that they bear.
 
     A report that is too large for a record is reduced, and says so (``reduced``).
     """
     match message:
         case wire.Started(start):
-            return [_draft("run-started", run_id, _started(start), wall_ns)]
+            return [_draft("run-started", run_id, _started(start, command_id), wall_ns)]
         case wire.Decided(verdict):
             return [_draft("verdict", run_id, _verdict(verdict), wall_ns)]
         case wire.Missed(gap):
@@ -116,8 +117,9 @@ def _draft(kind: str, run_id: str, data: Mapping[str, Any], wall_ns: int) -> Dra
     return Draft(kind, _ENCODE({"run": run_id, **data}), wall_ns)
 
 
-def _started(start: RunStart) -> dict[str, Any]:
-    return {
+def _started(start: RunStart, command_id: str | None) -> dict[str, Any]:
+    asked = {} if command_id is None else {"command": command_id}
+    return asked | {
         "t_ns": start.t_ns,
         "rig": start.rig,
         "truth": start.truth,

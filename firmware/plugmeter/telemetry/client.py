@@ -185,9 +185,15 @@ class Session:
         if not self._client.want_write():
             self._unwritten = 0
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool, qos: int = 1) -> int | None:
-        """The packet identifier; None if the connection is over."""
-        info = self._client.publish(topic, payload, qos=qos, retain=retain)
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool, qos: int = 1, keep_s: int | None = None
+    ) -> int | None:
+        """The packet identifier; None if the connection is over. ``keep_s``: the Message Expiry Interval."""
+        properties = None
+        if keep_s is not None:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
+            properties.MessageExpiryInterval = keep_s
+        info = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS and not self.over else None
 
     def subscribe(self, filters: Sequence[str]) -> int | None:

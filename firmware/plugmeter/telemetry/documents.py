@@ -21,7 +21,10 @@ class Document:
     payload: bytes
     retain: bool = True
     passing: bool = False
-    """Whether it may be forgotten when there are very many of them: the oldest goes first."""
+    """Whether it may be forgotten when there are very many of them: the oldest goes first, and before it one
+    without a payload, which only takes away what the broker has kept."""
+    keep_s: int | None = None
+    """For how long the broker keeps it; None: for ever."""
 
     @property
     def size_bytes(self) -> int:
@@ -64,7 +67,8 @@ class Documents:
             if document.passing:
                 self._passing[document.topic] = None
             if len(self._passing) > PASSING_LIMIT:
-                self._forget(next(iter(self._passing)))
+                empty = (each for each in self._passing if not self._documents[each].payload)
+                self._forget(next(empty, next(iter(self._passing))))
                 self.forgotten += 1
         return True
 

@@ -129,14 +129,22 @@ class Link:
         """What is published on each connection; for the link that takes this one's place."""
         return self._memory.documents
 
-    def set_document(self, topic: str, payload: bytes, retain: bool = True, *, passing: bool = False) -> bool:
+    def set_document(
+        self,
+        topic: str,
+        payload: bytes,
+        retain: bool = True,
+        *,
+        passing: bool = False,
+        keep_s: int | None = None,
+    ) -> bool:
         """Publish now, and again on each connection; the latest of a topic wins.
 
         Of those that are ``passing`` the oldest is forgotten when there are more than 250: what is answered
         for years must not fill up the place. False if there is no room for it (1,000 topics, 256 KiB each),
-        which is counted.
+        which is counted. The broker is to forget it after ``keep_s``.
         """
-        taken = self._memory.documents.set(Document(topic, payload, retain, passing))
+        taken = self._memory.documents.set(Document(topic, payload, retain, passing, keep_s))
         self._watch.wake()
         return taken
 

@@ -225,7 +225,9 @@ class Publisher:
 
     def _publish(self, message: Document | Parcel, now_s: float) -> bool:
         if isinstance(message, Document):
-            mid = self._session.publish(message.topic, message.payload, retain=message.retain)
+            mid = self._session.publish(
+                message.topic, message.payload, retain=message.retain, keep_s=message.keep_s
+            )
         else:
             mid = self._session.publish(self._topics.records, message.payload, retain=False)
         if mid is None:

@@ -91,6 +91,18 @@ def test_a_configuration(capsys: pytest.CaptureFixture[str], keys: Path) -> None
     assert wish.config == MEANT
 
 
+def test_what_only_the_device_can_know_is_left_to_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own file may go with these: a long nominal time, a port with its sense_gpio."""
+    values = (
+        "run.debounce_ms=3900",
+        "ports.1-1.switch_gpio=5",
+        "ports.1-2.switch_gpio=null",
+        "ports.1-3=null",
+    )
+    assert run("lab-3", "config", *values) == 0
+    made(capsys)
+
+
 def test_xargs_hands_it_on_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lab-3", "config", 'gpio.chip=it\'s "a" $HOME \\ chip') == 0
     line = capsys.readouterr().out
@@ -131,6 +143,14 @@ def test_as_json_and_with_an_id_of_its_own(capsys: pytest.CaptureFixture[str]) -
         ),
         (["lab-3", "config", "commands.accept=[]"], "[commands] cannot be changed from afar"),
         (["lab-3", "desired", "mqtt.password_file=/x"], "mqtt.password_file cannot be changed from afar"),
+        (["lab-3", "config", "run.nominal_ms=0"], "run.nominal_ms = 0 is out of range; it must be"),
+        (["lab-3", "desired", "run.nominal_ms=0"], "run.nominal_ms = 0 is out of range; it must be"),
+        (["lab-3", "config", "run.nominal=5"], "unknown key run.nominal; did you mean run.nominal_ms?"),
+        (["lab-3", "config", "runs.nominal_ms=5"], "unknown section runs; did you mean run?"),
+        (["lab-3", "config", "run.debounce_ms=null"], "run.debounce_ms = null: leave it out instead"),
+        (["lab-3", "config", "run.debounce_ms=often"], 'run.debounce_ms = "often" is a text'),
+        (["lab-3", "config", "ports.1-1.4.sense_gpio=-1"], 'ports."1-1.4".sense_gpio = -1 is out of range'),
+        (["lab-3", "config", "ports.usb1.sense_gpio=4"], "ports.usb1 is no USB port"),
         (["--id", "a b", "lab-3", "restart"], "--id 'a b' cannot be; an id is 1 to 64"),
         (["--valid", "0", "lab-3", "restart"], "--valid 0 cannot be: give 1 to 2678400 seconds"),
         (["--new-key", "k", "lab-3", "restart"], "--new-key makes keys and signs nothing"),

@@ -25,6 +25,23 @@ WAITS = {"signals": (_POLLS, 0), "metrics": (_POLLS, -1), "link": (("ep_poll", "
 which one in the order of their making it is of those that wait so."""
 
 
+class Thread:
+    """One thread by its id, stopped between enter and exit."""
+
+    def __init__(self, tid: int) -> None:
+        self.tid = tid
+
+    def __enter__(self) -> Thread:
+        if _libc.ptrace(_SEIZE, self.tid, None, None):
+            pytest.skip(f"needs ptrace: {os.strerror(ctypes.get_errno())}")
+        assert _libc.ptrace(_INTERRUPT, self.tid, None, None) == 0
+        os.waitpid(self.tid, _WALL)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _libc.ptrace(_DETACH, self.tid, None, None)
+
+
 class Frozen:
     """The worker's thread, caught while it waits: it holds no lock of the interpreter then."""
 

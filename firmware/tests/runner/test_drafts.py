@@ -47,6 +47,11 @@ def one(message: wire.Message) -> tuple[Draft, dict[str, Any]]:
     return draft, data
 
 
+def test_a_start_that_a_command_asked_for() -> None:
+    (draft,) = drafts(RUN, wire.Started(START), 12345, "c1")
+    assert json.loads(draft.data)["command"] == "c1"
+
+
 def test_the_start() -> None:
     draft, data = one(wire.Started(START))
     assert (draft.kind, draft.rank) == ("run-started", Rank.RESULT)

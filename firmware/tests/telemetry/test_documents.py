@@ -69,6 +69,19 @@ def test_answers_without_end_take_no_room_from_each_other_nor_from_the_lasting_o
     assert documents.forgotten == 5_000 - PASSING_LIMIT
 
 
+def test_what_only_clears_up_goes_before_what_says_something() -> None:
+    documents = Documents()
+    for number in range(PASSING_LIMIT - 1):
+        documents.set(Document(f"cmd/{number}", b"successful", passing=True))
+    for number in range(500):
+        documents.set(Document(f"old/{number}", b"", passing=True))
+    documents.set(Document("cmd/new", b"accepted", passing=True))
+    there = []
+    while (document := documents.take(1_000)) is not None:
+        there.append(document.topic)
+    assert there == [*(f"cmd/{number}" for number in range(PASSING_LIMIT - 1)), "cmd/new"]
+
+
 def test_one_that_the_broker_does_not_take_does_not_hold_up_the_others() -> None:
     documents = Documents()
     large = Document("large", bytes(500))

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+from plugmeter.moments import NS
 from plugmeter.telemetry.commands import message
 from plugmeter.telemetry.commands.journal import Entry, Journal
 from plugmeter.telemetry.commands.message import Address, Refusal, State
 from plugmeter.telemetry.topics import Topics
 
 KIND: Final = "command"
+Publish: TypeAlias = Callable[[str, bytes, int | None], None]
+"""(topic, payload, seconds): retained, and forgotten by the broker after so long (None: never)."""
 REASON_LIMIT: Final = 2_000
+KEPT_S: Final = 7 * 86_400
+"""So long after its command has expired the broker forgets an answer that nobody has cleared."""
+REFUSAL_KEPT_S: Final = 86_400
 
 
 class Answers:
@@ -23,13 +29,15 @@ class Answers:
         self,
         journal: Journal,
         topics: Topics,
-        publish: Callable[[str, bytes], None],
+        publish: Publish,
         record: Callable[[str, Mapping[str, Any]], None],
+        now_ns: Callable[[], int],
     ) -> None:
         self._journal = journal
         self._topics = topics
         self._publish = publish
         self._record = record
+        self._now_ns = now_ns
         self._lock = threading.Lock()
 
     def tell(self, entry: Entry) -> None:
@@ -58,14 +66,18 @@ class Answers:
             if entry is not None:
                 self._publish_state(entry)
 
-    def refuse(self, where: Address, refusal: Refusal, withheld: int, now_ns: int) -> None:
+    def clear(self, topic: str) -> None:
+        """Take away an answer that the broker has kept, of an id that the journal has forgotten."""
+        with self._lock:
+            self._publish(topic, b"", None)
+
+    def refuse(self, where: Address, refusal: Refusal, withheld: int) -> None:
         """That a message has no effect. ``withheld``: how many before it were not answered nor recorded."""
         reason = refusal.reason[:REASON_LIMIT]
         self._record_refusal(where.op[:64], where.id[:64], reason, withheld)
         if where.topic:
-            self._publish(
-                where.topic, message.state_document(where.op, where.id, State.REFUSED, reason, None, now_ns)
-            )
+            document = message.state_document(where.op, where.id, State.REFUSED, reason, None, self._now_ns())
+            self._publish(where.topic, document, REFUSAL_KEPT_S)
 
     def tell_withheld(self, withheld: int) -> None:
         """That there were too many refusals to answer and record each."""
@@ -88,7 +100,8 @@ class Answers:
         document = message.state_document(
             entry.op, entry.id, entry.state, entry.reason, _loaded(entry.result), entry.changed_ns
         )
-        self._publish(self._topics.command(entry.op, entry.id), document)
+        left_ns = min(max(0, entry.expires_ns - self._now_ns()), message.LONGEST_VALIDITY_NS)
+        self._publish(self._topics.command(entry.op, entry.id), document, left_ns // NS + KEPT_S)
 
 
 def _loaded(text: str | None) -> Any:  # noqa: ANN401  JSON of our own

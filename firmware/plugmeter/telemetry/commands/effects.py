@@ -16,7 +16,7 @@ from plugmeter.telemetry import strictjson
 from plugmeter.telemetry.commands.answers import REASON_LIMIT
 from plugmeter.telemetry.commands.journal import Entry, Journal
 from plugmeter.telemetry.commands.message import State
-from plugmeter.telemetry.commands.operations import Interrupted, Operations, carry_out
+from plugmeter.telemetry.commands.operations import Interrupted, Memo, Operations, carry_out
 
 MOST_ATTEMPTS: Final = 3
 RESULT_LIMIT_BYTES: Final = 8_192
@@ -134,7 +134,9 @@ class Effects:
         is_defect = True
         self.executing = (entry.op, entry.id, time.monotonic_ns())
         try:
-            result = carry_out(self._operations, entry.op, entry.id, json.loads(entry.arguments))
+            result = carry_out(
+                self._operations, entry.op, entry.id, json.loads(entry.arguments), self._memo(entry)
+            )
             end = (State.SUCCESSFUL, None, _bounded(result))
             is_defect = False
         except Interrupted:
@@ -151,6 +153,13 @@ class Effects:
                 reason = f"a defect of plugmeter ({name}): its traceback is in the device's journal"
                 self._end_at_last(entry, (State.FAILED, reason, None))
         return end
+
+    def _memo(self, entry: Entry) -> Memo:
+        def write(value: Mapping[str, Any] | None) -> None:
+            if self._persisted(lambda: self._journal.note(entry.id, value)) is None:
+                raise Interrupted("the daemon is stopping")
+
+        return Memo(None if entry.note is None else json.loads(entry.note), write)
 
     def _end_at_last(self, entry: Entry, end: _End) -> None:
         ended = self._persisted(lambda: self._journal.finish(entry.id, *end, self._now_ns()))

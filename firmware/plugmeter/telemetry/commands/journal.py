@@ -21,8 +21,10 @@ from plugmeter.telemetry import database, strictjson
 from plugmeter.telemetry.commands.message import FINAL, Command, State
 
 FILE_NAME: Final = "commands.sqlite"
-MOST_ENTRIES: Final = 1_000
-_VERSION: Final = 1
+MOST_ENTRIES: Final = 800
+"""Each has an answer that the broker keeps, until it is cleared. With a connection mosquitto hands out 1,000
+messages at most, if it is not set up otherwise (max_queued_messages): there must be room for new commands."""
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE commands (
     number INTEGER PRIMARY KEY,
@@ -37,13 +39,14 @@ CREATE TABLE commands (
     attempts INTEGER NOT NULL DEFAULT 0,
     reason TEXT,
     result TEXT,
-    changed_ns INTEGER NOT NULL
+    changed_ns INTEGER NOT NULL,
+    note TEXT
 );
 CREATE TABLE marks (name TEXT PRIMARY KEY, time_ns INTEGER NOT NULL) WITHOUT ROWID;
 """
 _COLUMNS: Final = (
     "id, op, arguments, signed, issued_ns, expires_ns, received_ns, state, attempts, reason, result,"
-    " changed_ns"
+    " changed_ns, note"
 )
 
 
@@ -70,6 +73,8 @@ class Entry:
     result: str | None
     """Canonical JSON."""
     changed_ns: int
+    note: str | None = None
+    """Canonical JSON: what its operation is to know of this beginning when it is begun again."""
 
     def is_of(self, command: Command) -> bool:
         """Whether ``command``, which has this id, is this one again and not another one."""
@@ -97,6 +102,7 @@ class Journal:
     ) -> None:
         self._path = path
         self._most_entries = most_entries
+        self._forgotten: list[tuple[str, str]] = []
         self._lock = threading.Lock()
         try:
             opened = database.open_database(
@@ -138,10 +144,10 @@ class Journal:
         with self._errors(), self._lock, self._transaction() as execute:
             if self._find(command.id) is not None:
                 raise ValueError(f"{command.id} is in the journal already")
-            forgotten_ns = self._make_room(now_ns)
+            forgotten_ns, forgotten = self._make_room(now_ns)
             execute(
                 f"INSERT INTO commands ({_COLUMNS})"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, 'accepted', 0, NULL, NULL, ?)",
+                " VALUES (?, ?, ?, ?, ?, ?, ?, 'accepted', 0, NULL, NULL, ?, NULL)",
                 (
                     command.id, command.op, command.text, command.signed, command.issued_ns,
                     command.expires_ns, now_ns, now_ns,
@@ -149,7 +155,13 @@ class Journal:
             )  # fmt: skip
             entry = self._known(command.id)
         self._marks["forgotten"] = max(self.forgotten_ns, forgotten_ns)
+        self._forgotten += forgotten
         return entry
+
+    def take_forgotten(self) -> list[tuple[str, str]]:
+        """(op, id) of what ``accept`` has forgotten since this was last asked, by the same thread."""
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
 
     def prolong(self, command_id: str, expires_ns: int) -> None:
         """The same command came again with a later expiry: it must be remembered for as long."""
@@ -167,6 +179,18 @@ class Journal:
                     "UPDATE commands SET state = 'executing', attempts = attempts + 1, changed_ns = ?"
                     " WHERE id = ? AND state IN ('accepted', 'executing')",
                     (now_ns, command_id),
+                ),
+                command_id,
+            )
+            return self._known(command_id)
+
+    def note(self, command_id: str, value: object) -> Entry:
+        """For its operation, if it is begun again: committed before the effect is. None: nothing any more."""
+        with self._errors(), self._lock, self._transaction() as execute:
+            self._must_change_one(
+                execute(
+                    "UPDATE commands SET note = ? WHERE id = ? AND state = 'executing'",
+                    (None if value is None else strictjson.canonical(value), command_id),
                 ),
                 command_id,
             )
@@ -201,14 +225,15 @@ class Journal:
         with self._errors(), self._lock:
             self._database.close()
 
-    def _make_room(self, now_ns: int) -> int:
-        """Forget the first to have expired, if the journal is full. Gives the latest expiry of those."""
+    def _make_room(self, now_ns: int) -> tuple[int, list[tuple[str, str]]]:
+        """Forget the first to have expired, if the journal is full. Gives the latest expiry of those, and
+        what they were."""
         with closing(self._database.execute("SELECT count(*) FROM commands")) as cursor:
             too_many = int(cursor.fetchone()[0]) + 1 - self._most_entries
         if too_many <= 0:
-            return 0
+            return 0, []
         query = (
-            "SELECT number, expires_ns FROM commands"
+            "SELECT number, expires_ns, op, id FROM commands"
             " WHERE state IN ('successful', 'failed') AND expires_ns < ? ORDER BY expires_ns LIMIT ?"
         )
         # More than the one that is needed, so that it is not done at every command.
@@ -226,7 +251,7 @@ class Journal:
             " DO UPDATE SET time_ns = max(time_ns, excluded.time_ns)",
             (latest_ns,),
         )
-        return latest_ns
+        return latest_ns, [(row[2], row[3]) for row in rows]
 
     def _find(self, command_id: str) -> Entry | None:
         query = f"SELECT {_COLUMNS} FROM commands WHERE id = ?"

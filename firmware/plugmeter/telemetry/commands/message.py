@@ -37,6 +37,7 @@ Verify: TypeAlias = Callable[[bytes, bytes], bool]
 """Whether the second argument is a signature of the first."""
 
 _FIELDS: Final = frozenset({"state", "device", "op", "id", "issued", "expires", "arguments"})
+_ANSWER_FIELDS: Final = frozenset({"state", "op", "id", "reason", "result", "time"})
 _CONTROL: Final = re.compile(r"[\0-\x1f\x7f-\x9f+#\ud800-\udfff]")
 
 
@@ -121,6 +122,8 @@ class Echo:
     """An answer, not a command: what the broker has kept of us."""
 
     state: State
+    time_ns: int | None = None
+    """When it was made, if it has all that an answer of ours on this topic has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,17 @@ def address(topic: str, device: str) -> Address:
     return Address(parts[0], parts[2], parts[3], topic if ours else None)
 
 
+def echo(where: Address, payload: bytes) -> Echo | None:
+    """The answer in a message; None for whatever is none. Never raises."""
+    if not payload or len(payload) > PAYLOAD_LIMIT_BYTES:
+        return None
+    try:
+        outer = strictjson.decode_object(payload, limit_bytes=PAYLOAD_LIMIT_BYTES, depth=DEPTH_LIMIT)
+    except ValueError:
+        return None
+    return _echo(where, outer)
+
+
 def parse(
     topic: str, payload: bytes, *, device: str, verify: Verify | None = None, size_bytes: int | None = None
 ) -> Outcome:
@@ -160,10 +174,9 @@ def parse(
         outer = strictjson.decode_object(payload, limit_bytes=PAYLOAD_LIMIT_BYTES, depth=DEPTH_LIMIT)
     except ValueError as error:
         return Refusal(Why.MALFORMED, str(error))
-    if "signed" not in outer and "signature" not in outer:
-        state = outer.get("state")
-        if isinstance(state, str) and state in _ANSWERS:
-            return Echo(State(state))
+    answer = _echo(where, outer)
+    if answer is not None:
+        return answer
     wrong_place = _misplaced(where, device)
     if wrong_place:
         return wrong_place
@@ -208,6 +221,16 @@ def admit(
             " its effect: send it anew",
         )
     return None
+
+
+def _echo(where: Address, outer: dict[str, Any]) -> Echo | None:
+    state = outer.get("state")
+    if "signed" in outer or "signature" in outer or not isinstance(state, str) or state not in _ANSWERS:
+        return None
+    of_its_topic = (outer.get("op"), outer.get("id")) == (where.op, where.id)
+    time = outer.get("time")
+    is_ours = where.topic is not None and set(outer) == _ANSWER_FIELDS and of_its_topic
+    return Echo(State(state), instant(time) if is_ours and isinstance(time, str) else None)
 
 
 def _misplaced(where: Address, device: str) -> Refusal | None:

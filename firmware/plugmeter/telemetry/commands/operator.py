@@ -19,16 +19,18 @@ from typing import Any, Final, Protocol
 from plugmeter.errors import PlugmeterError
 from plugmeter.progress import Progress
 from plugmeter.telemetry.commands import message
-from plugmeter.telemetry.commands.answers import Answers
+from plugmeter.telemetry.commands.answers import Answers, Publish
 from plugmeter.telemetry.commands.effects import Effects
 from plugmeter.telemetry.commands.journal import Entry, Journal
 from plugmeter.telemetry.commands.limiter import Limiter
-from plugmeter.telemetry.commands.message import Address, Command, Echo, Refusal, Why
+from plugmeter.telemetry.commands.message import FINAL, Address, Command, Echo, Refusal, Why
 from plugmeter.telemetry.commands.operations import Operations
 from plugmeter.telemetry.commands.signing import PublicKey
 from plugmeter.telemetry.topics import Topics
 
 _WAKE_S: Final = 1.0
+_ECHOES_LIMIT: Final = 4_096
+"""Retained answers of ours that wait to be compared with the journal: topics of at most 256 bytes."""
 
 
 class Inbound(Protocol):
@@ -57,6 +59,9 @@ class Limits:
     answers_burst: int = 32
     answers_per_s: float = 1.0
     """Refusals, with their records; and as many repeated answers."""
+    clears_burst: int = 100
+    clears_per_s: float = 50.0
+    """Answers of forgotten commands, taken away at the broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +69,13 @@ class _Item:
     topic: str
     payload: bytes
     size_bytes: int
-    retain: bool
 
 
 class Operator:
     """``recover`` comes first and begins the work; ``handle`` may then be called from any thread.
 
-    ``publish(topic, payload)`` is to retain the payload at the broker, ``withdrawn(topic)`` says that the
+    ``publish(topic, payload, keep_s)`` is to retain the payload at the broker for so long (an empty one takes
+    away what is there), ``withdrawn(topic)`` says that the
     controller has cleared it, ``record(kind, data)`` is to keep a record of kind "command". They are called
     from both threads, and must neither block for long nor raise.
     """
@@ -83,7 +88,7 @@ class Operator:
         accept: Collection[str],
         public_key: PublicKey | None,
         operations: Operations,
-        publish: Callable[[str, bytes], None],
+        publish: Publish,
         record: Callable[[str, Mapping[str, Any]], None],
         *,
         withdrawn: Callable[[str], None] | None = None,
@@ -92,32 +97,38 @@ class Operator:
     ) -> None:
         self.progress = Progress("operator")
         self._journal = journal
+        self._topics = topics
         self._device = device
         self._accept = tuple(accept)
         self._verify = public_key.verify if public_key else None
         self._withdrawn = withdrawn
         self._now_ns = now_ns
         self._limits = limits
-        self._answers = Answers(journal, topics, publish, record)
+        self._answers = Answers(journal, topics, publish, record, now_ns)
         self._effects = Effects(journal, operations, self._answers.tell, now_ns)
         self._intake: queue.Queue[_Item | None] = queue.Queue(limits.intake)
         self._turned_away: dict[str, None] = {}  # topics of messages that found the intake full
-        self._lock = threading.Lock()  # of _turned_away and _counters
+        self._echoes: dict[str, Echo] = {}  # topics with the answers of ours that the broker has kept
+        self._lock = threading.Lock()  # of _turned_away, _echoes and _counters
         self._counters: Counter[str] = Counter()
         self._closing = False
         self._worker = threading.Thread(target=self._work, name="operator", daemon=True)
         # Only the worker's own:
         self._owed: dict[str, None] = {}  # ids whose state is to be published once more
+        self._stale: dict[str, None] = {}  # topics of answers whose commands are forgotten
         self._withheld = 0
         self._commands_limiter = Limiter(limits.commands_burst, limits.commands_per_s)
         self._refusals_limiter = Limiter(limits.answers_burst, limits.answers_per_s)
         self._repeats_limiter = Limiter(limits.answers_burst, limits.answers_per_s)
+        self._clears_limiter = Limiter(limits.clears_burst, limits.clears_per_s)
 
     @property
     def counters(self) -> dict[str, int]:
         """What came in and what became of it: received, accepted, repeated, echoes, cleared, refused_<why>,
         turned_away (found the intake full), withheld (refusals without answer and record, for their number),
-        unread (states that could not be repeated: the journal cannot be read), defects."""
+        echoes_left (too many to be compared with the journal), outdated (answers of forgotten commands, taken
+        away), unread (the journal could not be read, so no
+        state was repeated), defects."""
         with self._lock:
             return {**self._counters, "defects": self._effects.defects}
 
@@ -138,19 +149,45 @@ class Operator:
         self._verify = public_key.verify if public_key else None
 
     def handle(self, inbound: Inbound) -> None:
-        """Take in a message. Never blocks, never raises."""
+        """Take in a message. Never blocks, never raises.
+
+        With each connection the broker hands out all that it has kept, our own answers mostly: they must take
+        no place from commands, and none of them must be taken for one.
+        """
         size = len(inbound.payload)
         payload = inbound.payload if size <= message.PAYLOAD_LIMIT_BYTES else b""
         if self._closing:  # the next daemon gets what the broker has kept
             self._count("turned_away")
             return
+        where = message.address(inbound.topic, self._device)
+        echo = message.echo(where, payload)
+        if echo is not None:
+            self._hear(where, echo, inbound.retain)
+            return
         try:
-            self._intake.put_nowait(_Item(inbound.topic, payload, size, inbound.retain))
+            self._intake.put_nowait(_Item(inbound.topic, payload, size))
         except queue.Full:
             with self._lock:
                 self._counters["turned_away"] += 1
                 if size and len(self._turned_away) < self._limits.intake:
                     self._turned_away[inbound.topic] = None
+
+    def _hear(self, where: Address, echo: Echo, is_retained: bool) -> None:
+        with self._lock:
+            self._counters["received"] += 1
+            self._counters["echoes"] += 1
+            if not is_retained or where.topic is None:
+                return  # our own, on its way; or nobody's
+            if len(self._echoes) >= _ECHOES_LIMIT and where.topic not in self._echoes:
+                self._counters["echoes_left"] += 1
+                return
+            is_first = not self._echoes
+            self._echoes[where.topic] = echo
+        if is_first:
+            try:
+                self._intake.put_nowait(None)
+            except queue.Full:
+                pass  # then it has something to wake up for
 
     def recover(self) -> None:
         """Carry on what the last end of the daemon interrupted, and begin to work. Raises PlugmeterError."""
@@ -186,20 +223,16 @@ class Operator:
 
     def _receive(self, item: _Item) -> None:
         self._count("received")
+        where = message.address(item.topic, self._device)
         outcome = message.parse(
             item.topic, item.payload, device=self._device, verify=self._verify, size_bytes=item.size_bytes
         )
-        where = message.address(item.topic, self._device)
         if isinstance(outcome, message.Cleared):
             self._count("cleared")
             self._owed.pop(where.id, None)
             if self._withdrawn and where.topic:
                 self._withdrawn(where.topic)
-        elif isinstance(outcome, Echo):
-            self._count("echoes")
-            if item.retain:
-                self._correct(where, outcome)
-        else:
+        elif not isinstance(outcome, Echo):  # those do not come here
             refusal = outcome if isinstance(outcome, Refusal) else self._take_on(outcome)
             if refusal:
                 self._refuse(where, refusal)
@@ -219,6 +252,8 @@ class Operator:
         except PlugmeterError as error:
             return Refusal(Why.JOURNAL, str(error))
         self._count("accepted")
+        for op, command_id in self._journal.take_forgotten():
+            self._outdate(self._topics.command(op, command_id))
         self._answers.tell(entry)
         self._effects.add(entry)
         return None
@@ -245,49 +280,99 @@ class Operator:
         return None
 
     def _correct(self, where: Address, echo: Echo) -> None:
-        """The broker has kept an answer of ours; not the last one, if we ended before that reached it."""
-        known = self._find(where)
-        if known is not None and known.state != echo.state:
-            self._owed[known.id] = None
-
-    def _refuse(self, where: Address, refusal: Refusal) -> None:
-        """Refuse; what was accepted under this topic stands. Answers and records are limited in number."""
-        self._count(f"refused_{refusal.why}")
-        if self._refusals_limiter.take(time.monotonic_ns()):
-            self._answers.refuse(where, refusal, self._withheld, self._now_ns())
-            self._withheld = 0
-        else:
-            self._count("withheld")
-            self._withheld += 1
-        known = self._find(where)
-        if known is not None:
-            self._owed[known.id] = None
-
-    def _find(self, where: Address) -> Entry | None:
-        """The command that was accepted under this topic."""
-        if where.topic is None:
-            return None
+        """The broker has kept an answer of ours; not the last one, if we ended before that reached it. Or one
+        of a command that is forgotten here: it goes, for brokers hand out only so many with a connection
+        (mosquitto 1,000), and drop what is behind them, new commands too."""
+        assert where.topic is not None  # _hear
         try:
             known = self._journal.find(where.id)
         except PlugmeterError:
             self._count("unread")  # what the broker has kept comes in again with the next connection
+            return
+        if known is None:
+            lost_ns = self._journal.lost_ns or 0  # what was before that is nowhere else
+            if echo.state in FINAL and echo.time_ns is not None and echo.time_ns > lost_ns:
+                self._outdate(where.topic)
+        elif known.op == where.op and known.state != echo.state:
+            self._owed[known.id] = None
+
+    def _outdate(self, topic: str) -> None:
+        if len(self._stale) < _ECHOES_LIMIT:  # what is left comes in again with the next connection
+            self._stale[topic] = None
+
+    def _turn_away(self, where: Address) -> None:
+        """A message that found the intake full, and that nobody has read. What was accepted under its topic
+        stands, and is said again."""
+        try:
+            known = self._find(where)
+        except PlugmeterError:
+            self._count("unread")  # it may be a known one: its answer is not to be lost for this
+            return
+        if known is not None:
+            self._owed[known.id] = None
+        else:
+            self._refuse(where, Refusal(Why.BUSY, "too many messages at once: send it again later"))
+
+    def _refuse(self, where: Address, refusal: Refusal) -> None:
+        """Refuse; what was accepted under this topic stands: if the refusal is told at all, then that again
+        right behind it. Answers and records are limited in number."""
+        self._count(f"refused_{refusal.why}")
+        try:
+            known = self._find(where)
+        except PlugmeterError:
+            self._count("unread")
+            known = None
+        if self._refusals_limiter.take(time.monotonic_ns()):
+            self._answers.refuse(where, refusal, self._withheld)
+            self._withheld = 0
+            if known is not None:
+                self._say_again(known.id)
+            return
+        self._count("withheld")
+        self._withheld += 1
+        if known is not None:
+            self._owed[known.id] = None
+
+    def _find(self, where: Address) -> Entry | None:
+        """The command that was accepted under this topic. Raises PlugmeterError: the journal's."""
+        if where.topic is None:
             return None
+        known = self._journal.find(where.id)
         return known if known is not None and known.op == where.op else None
+
+    def _clear(self, topic: str) -> None:
+        try:
+            known = self._journal.find(message.address(topic, self._device).id)
+        except PlugmeterError:
+            self._count("unread")
+            return
+        if known is None:  # else the id has come again meanwhile
+            self._count("outdated")
+            self._answers.clear(topic)
+
+    def _say_again(self, command_id: str) -> None:
+        try:
+            self._answers.repeat(command_id)
+        except PlugmeterError:
+            self._count("unread")
 
     def _settle(self) -> None:
         """What waits for its turn: messages that were turned away, answers that are owed."""
         with self._lock:
             turned_away, self._turned_away = self._turned_away, {}
+            echoes, self._echoes = self._echoes, {}
+        for topic, echo in echoes.items():
+            self._correct(message.address(topic, self._device), echo)
         for topic in turned_away:
-            where = message.address(topic, self._device)
-            self._refuse(where, Refusal(Why.BUSY, "too many messages at once: send it again later"))
+            self._turn_away(message.address(topic, self._device))
         while self._owed and self._repeats_limiter.take(time.monotonic_ns()):
             command_id = next(iter(self._owed))
             del self._owed[command_id]
-            try:
-                self._answers.repeat(command_id)
-            except PlugmeterError:
-                self._count("unread")
+            self._say_again(command_id)
+        while self._stale and self._clears_limiter.take(time.monotonic_ns()):
+            topic = next(iter(self._stale))
+            del self._stale[topic]
+            self._clear(topic)
         if self._withheld and self._refusals_limiter.take(time.monotonic_ns()):
             self._answers.tell_withheld(self._withheld)
             self._withheld = 0

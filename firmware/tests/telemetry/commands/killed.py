@@ -50,7 +50,7 @@ def device(folder: Path) -> None:
     """One life of the device: until all has ended, or a restart was asked for."""
     published = os.open(folder / "published", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def publish(topic: str, data: bytes) -> None:
+    def publish(topic: str, data: bytes, keep_s: int | None) -> None:
         line: dict[str, Any] = {"topic": topic, "document": json.loads(data)}
         os.write(published, f"{json.dumps(line)}\n".encode())
 

@@ -75,8 +75,8 @@ class FileOperations:
         self.folder = folder
         self.pause_s = pause_s
 
-    def __getattr__(self, name: str) -> Callable[[str, Mapping[str, Any]], dict[str, Any]]:
-        def effect(command_id: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def __getattr__(self, name: str) -> Callable[..., dict[str, Any]]:
+        def effect(command_id: str, arguments: Mapping[str, Any], *_: object) -> dict[str, Any]:
             self._append("begun", f"{name} {command_id}")
             time.sleep(self.pause_s)
             if f"{name} {command_id}" not in self.lines("effects"):
@@ -107,11 +107,11 @@ class Hand:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def __getattr__(self, name: str) -> Callable[[str, Mapping[str, Any]], Any]:
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
 
-        def effect(command_id: str, arguments: Mapping[str, Any]) -> Any:
+        def effect(command_id: str, arguments: Mapping[str, Any], *_: object) -> Any:
             self.calls.append((name, command_id, arguments))
             self.gate.wait()
             if command_id in self.failures:
@@ -139,6 +139,8 @@ class Desk:
         self.journal = Journal(self.path, now_ns)
         self.operations = Hand() if operations is None else operations
         self.published: list[tuple[str, dict[str, Any]]] = []
+        self.kept_s: dict[str, int | None] = {}
+        self.cleared: list[str] = []
         self.records: list[dict[str, Any]] = []
         self.withdrawn: list[str] = []
         self.operator = Operator(
@@ -148,12 +150,19 @@ class Desk:
             accept,
             public_key,
             self.operations,
-            lambda topic, data: self.published.append((topic, json.loads(data))),
+            self._publish,
             lambda kind, data: self.records.append({"kind": kind, **data}),
             withdrawn=self.withdrawn.append,
             now_ns=lambda: self.now_ns,
             limits=limits,
         )
+
+    def _publish(self, topic: str, data: bytes, keep_s: int | None) -> None:
+        if data:
+            self.published.append((topic, json.loads(data)))
+            self.kept_s[topic] = keep_s
+        else:
+            self.cleared.append(topic)
 
     def __enter__(self) -> Desk:
         self.operator.recover()

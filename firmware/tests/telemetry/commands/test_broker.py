@@ -62,7 +62,7 @@ class Client:
     def say(self, topic: str, data: bytes) -> None:
         self.client.publish(topic, data, 1, retain=True).wait_for_publish(60)
 
-    def tell(self, topic: str, data: bytes) -> None:
+    def tell(self, topic: str, data: bytes, keep_s: int | None) -> None:
         self.client.publish(topic, data, 1, retain=True)
 
     def state(self) -> str | None:

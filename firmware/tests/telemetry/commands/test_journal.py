@@ -67,6 +67,20 @@ def test_there_is_one_end_and_one_beginning(journal: Journal) -> None:
     assert journal.find("c1") == ended
 
 
+def test_what_an_operation_notes_is_there_when_it_is_begun_again(path: Path) -> None:
+    journal = Journal(path, NOW_NS)
+    journal.accept(command(1), NOW_NS)
+    with pytest.raises(ValueError, match="has ended already, or never was"):
+        journal.note("c1", {"run": "r1"})  # it was not begun
+    assert journal.begin("c1", NOW_NS).note is None
+    journal.note("c1", {"run": "r1"})
+    journal.close()
+    again = Journal(path, NOW_NS)
+    assert again.begin("c1", NOW_NS).note == '{"run":"r1"}'
+    assert again.note("c1", None).note is None
+    again.close()
+
+
 def test_it_is_all_there_when_it_is_opened_again(path: Path) -> None:
     first = Journal(path, NOW_NS)
     for number in range(5):
@@ -159,7 +173,7 @@ def test_what_another_version_wrote_is_left_alone(path: Path) -> None:
     database.execute("PRAGMA user_version = 9")
     database.close()
     before = path.read_bytes()
-    with pytest.raises(PlugmeterError, match=r"another version of plugmeter \(format 9, not 1\)"):
+    with pytest.raises(PlugmeterError, match=r"another version of plugmeter \(format 9, not 2\)"):
         Journal(path, NOW_NS)
     assert path.read_bytes() == before
 

@@ -36,12 +36,26 @@ def test_arguments_may_be_left_out() -> None:
 @pytest.mark.parametrize("state", ["accepted", "executing", "successful", "failed", "refused"])
 def test_an_answer_is_no_command(state: str) -> None:
     data = message.state_document("selftest", "a1", State(state), "why", {"a": 1}, NOW_NS)
-    assert message.parse(TOPIC, data, device=DEVICE) == Echo(State(state))
+    assert message.parse(TOPIC, data, device=DEVICE) == Echo(State(state), NOW_NS)
+
+
+def test_what_only_resembles_an_answer_is_none_of_ours() -> None:
+    data = message.state_document("selftest", "a1", State.FAILED, None, None, NOW_NS)
+    for topic, text in (
+        (TOPICS.command("selftest", "a2"), data),
+        (TOPICS.command("resync", "a1"), data),
+        ("plugmeter/v1/lab-4/cmd/selftest/a1", data),
+        (TOPIC, data.replace(b'"reason"', b'"raison"')),
+        (TOPIC, b'{"state":"failed"}'),
+    ):
+        assert message.echo(message.address(topic, DEVICE), text) == Echo(State.FAILED)
+    for nothing in (b"", b"{", payload(), b'{"state":"failed","signed":"","signature":""}', b" " * 20_000):
+        assert message.echo(message.address(TOPIC, DEVICE), nothing) is None
 
 
 def test_an_answer_needs_no_signature() -> None:
     data = message.state_document("selftest", "a1", State.FAILED, None, None, NOW_NS)
-    assert message.parse(TOPIC, data, device=DEVICE, verify=lambda *_: False) == Echo(State.FAILED)
+    assert message.parse(TOPIC, data, device=DEVICE, verify=lambda *_: False) == Echo(State.FAILED, NOW_NS)
 
 
 def test_an_empty_payload_is_a_cleared_topic() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from plugmeter.moments import NS, rfc3339
 from plugmeter.telemetry.commands import message, signing
+from plugmeter.telemetry.commands.journal import MOST_ENTRIES
 from plugmeter.telemetry.commands.message import State
 from plugmeter.telemetry.commands.operator import Limits
 from tests.telemetry.commands.orders import (
@@ -430,3 +431,103 @@ def test_an_end_that_cannot_be_written_is_told_once_it_can(tmp_path: Path) -> No
         desk.until_state("selftest", "a1", "successful")
         assert desk.operator.trouble is None
         assert len(desk.operations.calls) == 1
+
+
+def test_a_thousand_answers_that_the_broker_has_kept_are_no_commands(tmp_path: Path) -> None:
+    """They come all at once, more than the intake holds, and commands among them."""
+    with Desk(tmp_path) as desk:
+        desk.say(sent("resync", "known"))
+        known = desk.until_state("resync", "known", "successful")
+        kept = message.state_document("resync", "known", State.ACCEPTED, None, None, NOW_NS)
+        for number in range(1_200):
+            text = message.state_document("resync", f"k{number}", State.ACCEPTED, None, {}, NOW_NS)
+            desk.say(Message(TOPICS.command("resync", f"k{number}"), text, retain=True))
+            if number % 400 == 0:
+                desk.say(sent("selftest", f"new{number}"))
+        desk.say(Message(TOPICS.command("resync", "known"), kept, retain=True))
+        for number in (0, 400, 800):
+            desk.until_state("selftest", f"new{number}", "successful")
+        until(lambda: desk.states("resync", "known").count("successful") == 2, "the correction")
+        assert desk.last("resync", "known") == known
+        counters = desk.operator.counters
+        assert counters["echoes"] == 1_201
+        assert "turned_away" not in counters and "refused_busy" not in counters
+        assert not [each for _, each in desk.published if each and each["state"] == "refused"]
+
+
+def test_who_finds_the_intake_full_with_a_known_id_gets_its_answer(tmp_path: Path) -> None:
+    with Desk(tmp_path) as desk:
+        desk.say(sent("resync", "c1"))
+        answer = desk.until_state("resync", "c1", "successful")
+    again = Desk(tmp_path, limits=Limits(intake=2))
+    for command_id in ("c00", "c0", "c1", "c2"):  # before it works, so that nothing is taken out meanwhile
+        again.say(sent("resync", command_id))
+    with again:
+        again.until_state("resync", "c2", "refused")
+        again.until_state("resync", "c1", "successful")
+    assert again.states("resync", "c1") == ["successful"]
+    assert again.last("resync", "c1") == answer
+    assert again.operator.counters["refused_busy"] == 1
+
+
+def test_answers_of_commands_that_are_forgotten_are_taken_away(tmp_path: Path) -> None:
+    """Ours, and final; never one of a command that is known, nor what is no answer of ours."""
+
+    def kept(command_id: str, state: State = State.SUCCESSFUL, topic_id: str = "") -> Message:
+        text = message.state_document("resync", command_id, state, None, None, NOW_NS)
+        return Message(TOPICS.command("resync", topic_id or command_id), text, retain=True)
+
+    limits = Limits(clears_burst=500)
+    with Desk(tmp_path, limits=limits) as desk:
+        desk.say(sent("resync", "known"))
+        desk.until_state("resync", "known", "successful")
+        desk.say(kept("known"))
+        desk.say(kept("other", topic_id="another"))
+        desk.say(kept("running", State.EXECUTING))
+        desk.say(kept("refused", State.REFUSED))
+        for number in range(300):
+            desk.say(kept(f"k{number}"))
+        desk.until_counted("outdated", 300)
+        desk.say(sent("resync", "end"))
+        desk.until_state("resync", "end", "successful")
+    assert sorted(desk.cleared) == sorted(TOPICS.command("resync", f"k{number}") for number in range(300))
+
+
+def test_where_a_journal_was_lost_answers_from_before_stay(tmp_path: Path) -> None:
+    (tmp_path / "commands.sqlite").write_bytes(b"no database" * 1_000)
+    with Desk(tmp_path) as desk:
+        assert desk.journal.lost_ns == NOW_NS
+        for command_id, time_ns in (("before", NOW_NS - NS), ("after", NOW_NS + NS)):
+            text = message.state_document("resync", command_id, State.FAILED, "why", None, time_ns)
+            desk.say(Message(TOPICS.command("resync", command_id), text, retain=True))
+        desk.until_counted("outdated")
+    assert desk.cleared == [TOPICS.command("resync", "after")]
+
+
+def test_what_the_journal_forgets_is_taken_away_at_the_broker(tmp_path: Path) -> None:
+    limits = Limits(waiting=10_000, commands_burst=10_000, intake=10_000, clears_burst=500)
+    with Desk(tmp_path, limits=limits) as desk:
+        for number in range(MOST_ENTRIES):
+            desk.say(sent("resync", f"c{number}"))
+        desk.until_state("resync", f"c{MOST_ENTRIES - 1}", "successful")
+        desk.now_ns = NOW_NS + 700 * NS
+        desk.say(sent("resync", "more", expires=rfc3339(NOW_NS + 1_000 * NS)))
+        desk.until_state("resync", "more", "successful")
+        desk.until_counted("outdated", MOST_ENTRIES // 20 + 1)
+        for topic in list(desk.cleared):
+            assert desk.journal.find(topic.rpartition("/")[2]) is None
+    assert len(desk.cleared) == MOST_ENTRIES // 20 + 1
+
+
+def test_how_long_the_broker_keeps_an_answer(tmp_path: Path) -> None:
+    with Desk(tmp_path) as desk:
+        desk.say(sent())  # expires in 600 s
+        desk.until_state("selftest", "a1", "successful")
+        desk.say(Message(TOPICS.command("selftest", "a2"), b"garbage"))
+        desk.until_state("selftest", "a2", "refused")
+        far = "2090-01-01T00:00:00Z", "2090-02-01T00:00:00Z"  # a clock that is wrong, ours or another's
+        desk.say(sent("selftest", "a3", issued=far[0], expires=far[1]))
+        desk.until_state("selftest", "a3", "successful")
+    day_s = 86_400
+    kept = {topic.rpartition("/")[2]: seconds for topic, seconds in desk.kept_s.items()}
+    assert kept == {"a1": 600 + 7 * day_s, "a2": day_s, "a3": (31 + 7) * day_s}
