@@ -106,6 +106,8 @@ def test_a_start_that_hangs_can_be_ended(tmp_path: Path, disk: FrozenDisk) -> No
         time.sleep(1.1)  # an earlier one would be taken for the same press
         daemon.send(signal.SIGTERM)
         eventually(lambda: "Timeout (0:00:02)!" in daemon.log(), f"the stacks; {daemon.log()}")
+        disk.thaw()
+        assert daemon.process.wait(60) == 1, "by the last resort, as soon as the disk let it"
     finally:
         disk.thaw()
-    assert daemon.process.wait(60) == 1, "by the last resort, as soon as the disk let it"
+        daemon.__exit__()
