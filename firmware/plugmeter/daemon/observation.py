@@ -23,18 +23,20 @@ from plugmeter.lifecycle.diagnosis.doctor import Limits as DiagnosisLimits
 from plugmeter.lifecycle.diagnosis.finding import Change, Finding
 from plugmeter.lifecycle.figures import Figures, LinkFigures, OutboxFigures
 from plugmeter.lifecycle.health import (
+    FILE_NAME,
     Drain,
     HealthSnapshot,
     LastErrors,
+    health_bytes,
     read_health,
     with_drain,
-    write_health,
 )
 from plugmeter.lifecycle.metrics import Exposition
 from plugmeter.lifecycle.observe import observe
 from plugmeter.lifecycle.pages import StatusPages
 from plugmeter.lifecycle.procfs import ProcessReader
 from plugmeter.lifecycle.samples import LinkSample, WorkerSample
+from plugmeter.lifecycle.scribe import Scribe
 from plugmeter.lifecycle.whereabouts import process_state, whereabouts
 from plugmeter.progress import Progress
 from plugmeter.sections import Config
@@ -44,7 +46,6 @@ from plugmeter.telemetry.link import Link, LinkState
 from plugmeter.telemetry.outbox import Outbox
 
 LOG: Final = logging.getLogger("plugmeter.diagnosis")
-_DAEMON_LOG: Final = logging.getLogger("plugmeter.daemon")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +95,12 @@ class Parts:
 class Observer:
     """``figures``, ``pages`` and ``workers`` are for any thread; all else is the main thread's."""
 
-    def __init__(self, parts: Parts, config: Config, state: Path) -> None:
-        """``state`` is the state directory: it has the snapshot that the last life left."""
+    def __init__(self, parts: Parts, config: Config, state: Path, scribe: Scribe) -> None:
+        """``state`` is the state directory: it has the snapshot that the last life left. ``scribe`` writes
+        this one's."""
         self._parts = parts
         self._state = state
+        self._scribe = scribe
         before, _ = read_health(state)
         self._drains = before.drains if before is not None else ()
         """The last stops, of earlier lives too; the oldest first."""
@@ -140,9 +143,8 @@ class Observer:
         parts.append(f"broker {link.state}" if link is not None else "no broker")
         return "; ".join(part for part in parts if part)
 
-    def figures(self, *, exact: bool = False) -> Figures:
-        """Everything at this moment; the outbox's books a second ago at the most, or, ``exact``, as they are
-        on the disk, which may hang."""
+    def figures(self) -> Figures:
+        """Everything at this moment, as far as it is known without asking the disk, which may hang."""
         parts = self._parts
         return Figures(
             now_ns=time.monotonic_ns(),
@@ -150,7 +152,7 @@ class Observer:
             device=parts.device,
             pid=os.getpid(),
             stage=parts.conductor.stage.value,
-            outbox=_outbox_figures(parts.outbox, exact=exact),
+            outbox=_outbox_figures(parts.outbox),
             link=_link_figures(parts.uplink),
             run=parts.runs.figures,
             process=self._reader.read(threads=False, kinds=False),
@@ -175,8 +177,7 @@ class Observer:
 
     def note_drain(self, drain: Drained) -> None:
         """How this life's stop drained the outbox."""
-        left = self._parts.outbox.pending_now()
-        made = Drain(time.time_ns(), drain.result, drain.took_s, drain.deadline_s, left)
+        made = Drain(time.time_ns(), drain.result, drain.took_s, drain.deadline_s, self._left())
         self._drains = with_drain(self._drains, made)
         self._drain_counts[drain.result] += 1
 
@@ -187,14 +188,17 @@ class Observer:
             self._parts.recorder.keep("health", self._health(reason).document())
 
     def write_health(self, reason: str) -> None:
-        """Into the state directory."""
-        try:
-            write_health(self._state, self._health(reason))
-        except OSError as error:
-            _DAEMON_LOG.warning("the health snapshot cannot be written: %s", error.strerror or error)
+        """Have it put into the state directory."""
+        document = health_bytes(self._health(reason))
+        self._scribe.write(self._state / FILE_NAME, document, "the health snapshot stays the last one")
+
+    def _left(self) -> int:
+        """Records that the controller has not acknowledged."""
+        outbox = self._parts.outbox
+        return 0 if outbox.all_acknowledged else outbox.pending_now()
 
     def _health(self, reason: str) -> HealthSnapshot:
-        figures = self.figures(exact=not self._outbox_is_stuck)
+        figures = self.figures()
         process, outbox = figures.process, figures.outbox
         return HealthSnapshot(
             time_ns=time.time_ns(),
@@ -207,7 +211,7 @@ class Observer:
             peak_rss_bytes=process.peak_rss_bytes if process else 0,
             threads=process.thread_count if process else 0,
             descriptors=process.descriptors if process else 0,
-            backlog=self._parts.outbox.pending_now(),
+            backlog=self._left(),
             account={
                 "stream": outbox.stream,
                 "produced": outbox.produced,
@@ -284,8 +288,8 @@ def _limits(config: Config) -> DiagnosisLimits:
     )
 
 
-def _outbox_figures(outbox: Outbox, *, exact: bool) -> OutboxFigures:
-    account = outbox.account() if exact else outbox.glance()
+def _outbox_figures(outbox: Outbox) -> OutboxFigures:
+    account = outbox.glance()
     return OutboxFigures(
         stream=account.stream,
         produced=account.produced,

@@ -28,9 +28,10 @@ from plugmeter.lifecycle.actions import Ending, Timing
 from plugmeter.lifecycle.audit import Audited, SignalReceived
 from plugmeter.lifecycle.conductor import Conductor
 from plugmeter.lifecycle.deadline import Work
-from plugmeter.lifecycle.drains import DrainMemory
+from plugmeter.lifecycle.drains import LOSS, DrainMemory
 from plugmeter.lifecycle.health import LastErrors
 from plugmeter.lifecycle.pace import Pace
+from plugmeter.lifecycle.scribe import WAIT_S, Scribe
 from plugmeter.lifecycle.stages import Stage
 from plugmeter.progress import Progress
 from plugmeter.sections import Config
@@ -66,6 +67,7 @@ class Service:
         self._config = config
         self._state = Path(config.daemon.state_directory)
         self._recorder = Recorder()
+        self._scribe = Scribe(LOG.warning)
         self._errors = LastErrors()
         logging.getLogger().addHandler(self._errors)
         self._signals: Counter[str] = Counter()
@@ -90,7 +92,11 @@ class Service:
         self._conductor = Conductor(
             self,
             _timing(config),
-            drains=DrainMemory(self._state / "drains.json", LOG.warning),
+            drains=DrainMemory(
+                self._state / "drains.json",
+                LOG.warning,
+                lambda path, data: self._scribe.write(path, data, LOSS),
+            ),
             audit=self._audit,
         )
 
@@ -155,6 +161,7 @@ class Service:
             ),
             config,
             self._state,
+            self._scribe,
         )
         self._endpoint.open(config.daemon.metrics, self._observer.pages)
         yield "starting the run"
@@ -206,6 +213,7 @@ class Service:
             limits = limits_of(self._config.outbox)
             interval_s = min(limits.commit_interval_s, DRAIN_COMMIT_S)
             self._outbox.set_limits(replace(limits, commit_interval_s=interval_s))
+            self._outbox.hasten()
         if self._uplink is not None:
             self._uplink.drain(cap_ns)
 
@@ -219,7 +227,8 @@ class Service:
         if not self._flushed:
             self._flushed = outbox.flush(_FLUSH_TURN_S)
         if not self._flushed:
-            works.append(Work("records to write to the disk", max(1, outbox.uncommitted())))
+            # A disk that does not take them now will not with more time.
+            works.append(Work("records to write to the disk", max(1, outbox.uncommitted()), wants_time=False))
         if self._uplink is not None and self._uplink.link is not None:
             pending = outbox.pending_now()
             expected_s = self._pace.expected_s(time.monotonic_ns(), pending)
@@ -227,24 +236,28 @@ class Service:
         return works
 
     def say_goodbye(self, ending: Ending) -> None:
-        """The snapshot, the death on purpose, and everything closed; the outbox last."""
+        """The death on purpose, then the snapshot, and everything closed; the outbox last. The disk may hang
+        at any time, so all that waits for it is done in other threads, at the same time."""
         self._stopping = True
         if self._runs is not None:
             self._runs.kill()
-        if self._observer is not None:  # else it never came so far: what the last life left stays
+        if self._observer is not None:
             self._observer.tell_health(self._why[:1000])
-            self._observer.note_drain(ending.drain)
-            self._observer.write_health(ending.reason)
         if self._uplink is not None:
             self._uplink.say_goodbye(ending.reason, ending.goodbye_s)
+        if self._observer is not None:  # else it never came so far: what the last life left stays
+            self._observer.note_drain(ending.drain)
+            self._observer.write_health(ending.reason)
         self._endpoint.close(0.1)
         if self._operator is not None:
             self._operator.close(0.5)
         if self._journal is not None:
-            self._journal.close()
+            self._scribe.do("the journal of commands", self._journal.close)
+        closing_until = time.monotonic() + _CLOSE_S
         if self._outbox is not None:
             # What could not be written until now has had its time.
             self._outbox.close(0.0 if self._outbox.trouble else _CLOSE_S)
+        self._scribe.wait(max(WAIT_S, closing_until - time.monotonic()))
 
     # -- Actions: all the time ------------------------------------------------------------------
 

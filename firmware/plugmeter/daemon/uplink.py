@@ -26,6 +26,10 @@ LOG: Final = logging.getLogger("plugmeter.daemon")
 
 _COURTESY_S: Final = 0.5
 _NO_TIME_S: Final = 0.02
+_END_S: Final = 1.0
+"""What the link's thread may take to end, in the daemon's last second."""
+_STOP_S: Final = 10.0
+_POLL_S: Final = 0.001
 _ANSWERS_NS: Final = 200_000_000
 """A broker that owes an answer for longer may be dead."""
 _MANY_CLEARED: Final = 100
@@ -135,13 +139,15 @@ class Uplink:
             self._link.drain(cap_ns)
 
     def say_goodbye(self, reason: str, limit_s: float) -> None:
-        """The death on purpose, within ``limit_s``; 0 where no time is left for it. Raises PlugmeterError for
-        a link that does not stop."""
+        """The death on purpose, within ``limit_s``; 0 where no time is left for it."""
         if self._link is None:
             return
         if limit_s:
             self._send_the_last(limit_s / 2)
-        self._part(self._link, reason[:500], limit_s)
+        try:
+            self._part(self._link, reason[:500], limit_s, _END_S)
+        except PlugmeterError as error:
+            LOG.error("%s; it is left behind", error)
 
     def _open(self, settings: LinkSettings) -> None:
         link = Link(
@@ -177,17 +183,18 @@ class Uplink:
         else:
             self._link = None
 
-    def _part(self, link: Link, reason: str, limit_s: float) -> None:
+    def _part(self, link: Link, reason: str, limit_s: float, end_s: float = _STOP_S) -> None:
         if not link.say_goodbye(self._status("stopped", reason), limit_s or _courtesy_s(link)):
             LOG.info("the broker has not taken the goodbye: its status of this device is not the latest")
-        link.stop()
+        link.stop(end_s)
 
     def _send_the_last(self, limit_s: float) -> None:
-        """The record of the last transition came when all the others were acknowledged."""
+        """The record of the last transition came when all the others were acknowledged. That this one is as
+        well is committed when the outbox is closed."""
         until = time.monotonic() + limit_s
         if self._outbox.flush(limit_s):
-            while self._outbox.pending_now() and time.monotonic() < until:
-                time.sleep(0.002)
+            while not self._outbox.all_acknowledged and time.monotonic() < until:
+                time.sleep(_POLL_S)
 
     # -- what is published on it ----------------------------------------------------------------
 

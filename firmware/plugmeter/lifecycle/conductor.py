@@ -34,6 +34,7 @@ from plugmeter.lifecycle.deadline import SECOND_NS, Work
 from plugmeter.lifecycle.defects import Defects
 from plugmeter.lifecycle.drains import DrainMemory
 from plugmeter.lifecycle.inbox import Inbox
+from plugmeter.lifecycle.insistence import Insistence
 from plugmeter.lifecycle.journal import fields
 from plugmeter.lifecycle.notify import Notifier
 from plugmeter.lifecycle.signals import Caught, Presses, SignalThread
@@ -89,17 +90,20 @@ class Conductor:
         self._actions = actions
         self._audit = audit
         self._defects = Defects(self._happen)
-        self._startup = Startup(actions.start, actions.ready, self._defects, self._happen)
+        self._startup = Startup(actions.start, actions.ready, self._defects, self._happen, self.notifier)
         self._stop = Stop(self.notifier, drains)
         self._machine = StageMachine()
         self._inbox = Inbox()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._inbox.fileno(), selectors.EVENT_READ, None)
-        self._signals = SignalThread(self._inbox.signal) if catch_signals else None
+        insistence = Insistence(lambda: self.stage)
+        self._signals = SignalThread(self._inbox.signal, insistence.heed) if catch_signals else None
         self._presses = Presses()
         self._happened: deque[tuple[Event, str]] = deque()
         self._thread = threading.get_ident()
         self._entered_ns = self._ticked_ns = time.monotonic_ns()
+        self._refused = False
+        """Whether the start was, by what the user has to mend: that was told, and the way out is no news."""
         self._reload_owed: str | None = None
         """Why there is to be a reload as soon as it runs."""
         self._watchdog = Watchdog(self.notifier)
@@ -264,6 +268,7 @@ class Conductor:
             event, reason = self._happened.popleft()
             if event in FAILURES and reason:
                 LOG.error("%s", reason)
+            self._refused = self._refused or (event is Event.FATAL and self.stage is Stage.INITIALIZING)
             transition = self._machine.feed(event)
             if transition is None:
                 LOG.debug("%s changes nothing while %s", event, self.stage)
@@ -291,8 +296,9 @@ class Conductor:
         """The entry action of ``stage``."""
         now_ns = time.monotonic_ns()
         if stage is Stage.INITIALIZING:
-            self._startup.begin()
+            self._startup.begin(self.timing.start_s)
         elif stage is Stage.RUNNING:
+            stacks.unguard()
             self.notifier.ready()
             self._watchdog.begin(now_ns)
             if self._reload_owed is not None:
@@ -347,7 +353,8 @@ class Conductor:
     # Saying so
 
     def _tell(self, what: Audited) -> None:
-        LOG.info("%s", what.text(), extra=fields(what.fields()))
+        only = self._refused and isinstance(what, TransitionMade)
+        LOG.info("%s", what.text(), extra=fields(what.fields(), only=only))
         if not self._over:  # else a signal that came too late for a record
             self._defects.ask("the audit", lambda: self._audit(what), None)
 

@@ -42,6 +42,9 @@ class Work:
     what: str
     items: int
     expected_s: float | None = None
+    wants_time: bool = True
+    """Whether the next stop had better have more time if this one's does not suffice for it; not for what is
+    broken rather than slow."""
 
 
 class Decision(StrEnum):

@@ -17,6 +17,8 @@ from plugmeter.files import read_regular, replace_file
 GROWTH: Final = 1.5
 LONGEST_S: Final = 30.0
 MOST_REMEMBERED: Final = 5
+LOSS: Final = "how drains ended is forgotten"
+"""What it means that the file cannot be written."""
 _LIMIT_BYTES: Final = 4096
 
 
@@ -33,10 +35,17 @@ def after(ran_out: int, suffices: bool) -> int:
 class DrainMemory:
     """``ran_out`` in a file, replaced whole. A file that cannot be had costs its memory and nothing else."""
 
-    def __init__(self, path: Path | None, tell: Callable[[str], None]) -> None:
-        """``path`` None keeps it in memory only; ``tell`` gets one line on what is wrong with the file."""
+    def __init__(
+        self,
+        path: Path | None,
+        tell: Callable[[str], None],
+        write: Callable[[Path, bytes], None] = replace_file,
+    ) -> None:
+        """``path`` None keeps it in memory only; ``tell`` gets one line on what is wrong with the file.
+        ``write`` may raise OSError; it must not wait for a disk where the caller must not."""
         self._path = path
         self._tell = tell
+        self._write = write
         self.ran_out = 0 if path is None else self._read(path)
 
     def deadline_s(self, base_s: float) -> float:
@@ -52,9 +61,9 @@ class DrainMemory:
         if self._path is None:
             return
         try:
-            replace_file(self._path, json.dumps({"ran_out": ran_out}).encode() + b"\n")
+            self._write(self._path, json.dumps({"ran_out": ran_out}).encode() + b"\n")
         except OSError as error:
-            self._tell(f"cannot write {self._path}: {error.strerror or error}; how drains ended is forgotten")
+            self._tell(f"cannot write {self._path}: {error.strerror or error}; {LOSS}")
 
     def _read(self, path: Path) -> int:
         try:

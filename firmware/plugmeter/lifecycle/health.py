@@ -77,10 +77,15 @@ class HealthSnapshot:
         return asdict(self)
 
 
+def health_bytes(snapshot: HealthSnapshot) -> bytes:
+    """The snapshot's file."""
+    text = json.dumps(snapshot.document(), indent=1, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
 def write_health(directory: Path, snapshot: HealthSnapshot) -> None:
     """Put the snapshot into the state directory, the whole of it or nothing. Raises OSError."""
-    text = json.dumps(snapshot.document(), indent=1, ensure_ascii=False)
-    replace_file(directory / FILE_NAME, text.encode("utf-8", "backslashreplace") + b"\n")
+    replace_file(directory / FILE_NAME, health_bytes(snapshot))
 
 
 def read_health(directory: Path) -> tuple[HealthSnapshot | None, str]:

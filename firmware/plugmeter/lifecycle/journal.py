@@ -143,6 +143,8 @@ class StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler, which holds its lock."""
+        if getattr(record, "journal_only", False):
+            return
         if self._untold:
             words = f"{IDENTIFIER}: {self._untold} messages before this one could not be written\n"
             if self._write(words.encode()):
@@ -165,9 +167,10 @@ class StderrHandler(logging.Handler):
         return True
 
 
-def fields(of: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
-    """``extra`` for a log call, so that ``of`` become fields of the journal."""
-    return {"journal_fields": of}
+def fields(of: Mapping[str, str], *, only: bool = False) -> dict[str, object]:
+    """``extra`` for a log call, so that ``of`` become fields of the journal. ``only``: in plain lines on
+    standard error it is left out, for there it would say once more what was said."""
+    return {"journal_fields": of, "journal_only": only}
 
 
 def stderr_is_the_journal() -> bool:

@@ -157,11 +157,14 @@ class Presses:
 class SignalThread:
     """The thread that takes the signals, and hands each on. Needs ``block()`` in the main thread before."""
 
-    def __init__(self, hand_on: Callable[[Caught], bool]) -> None:
+    def __init__(
+        self, hand_on: Callable[[Caught], bool], heed: Callable[[Caught], None] = lambda _: None
+    ) -> None:
         """``hand_on`` may wait for at most a second, and says whether it took the signal; if not, it is asked
-        again, and meanwhile the kernel keeps (one of each of) those that come."""
+        again, and meanwhile the kernel keeps (one of each of) those that come. ``heed`` gets each before."""
         self.progress = Progress("signals")
         self._hand_on = hand_on
+        self._heed = heed
         self._closing = threading.Event()
         self._wakeup = Wakeup()
         self._descriptor = -1
@@ -207,6 +210,7 @@ class SignalThread:
             time.monotonic_ns(),
             time.time_ns(),
         )
+        self._heed(caught)
         while not self._hand_on(caught) and not self._closing.is_set():
             self.progress.woke(False)
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from plugmeter.errors import PlugmeterError
-from plugmeter.lifecycle.deadline import SECOND_NS
+from plugmeter.lifecycle import stacks
+from plugmeter.lifecycle.deadline import CLOSING_NS, SECOND_NS
 from plugmeter.lifecycle.defects import Defects
+from plugmeter.lifecycle.notify import Notifier
 from plugmeter.lifecycle.stages import Event
+
+GUARD_S: Final = 8.0
+"""So long after its time a start that hangs in one of its steps is ended by force, with all stacks on
+standard error."""
 
 Result = TypeVar("Result")
 
@@ -22,12 +28,17 @@ class Startup:
         ready: Callable[[], bool],
         defects: Defects,
         happen: Callable[[Event, str], None],
+        notifier: Notifier,
+        guard: Callable[[float], None] = stacks.guard,
     ) -> None:
-        """``happen`` gets READY, DEADLINE, or FATAL for what the user has to mend."""
+        """``happen`` gets READY, DEADLINE, or FATAL for what the user has to mend. ``guard`` ends the process
+        after so many seconds; what follows on the start has to call it off, or set it anew."""
         self._start = start
         self._ready = ready
         self._defects = defects
         self._happen = happen
+        self._notifier = notifier
+        self._guard = guard
         self._steps: Iterator[str] | None = None
         self.doing = ""
         """What is being done now, for people."""
@@ -39,8 +50,9 @@ class Startup:
         """Whether to go on at once; otherwise it waits for what comes up by itself."""
         return self._steps is not None
 
-    def begin(self) -> None:
-        """Nothing is done yet."""
+    def begin(self, start_s: float) -> None:
+        """Nothing is done yet; ``start_s`` as for ``go_on``."""
+        self._guard(start_s + GUARD_S)
         self._steps = self._defects.ask("start", lambda: iter(self._start()), None)
 
     def go_on(self, spent_ns: int, start_s: float) -> bool:
@@ -55,6 +67,9 @@ class Startup:
         else:
             steps = self._steps
             doing = self._mended("start", lambda: next(steps, None), None)
+            # The service manager has a time of its own for the start, which may be shorter.
+            left_ns = int(start_s * SECOND_NS) - spent_ns
+            self._notifier.extend((left_ns + CLOSING_NS) // 1000)
             if doing is not None:
                 self.doing = doing
                 return True

@@ -49,6 +49,7 @@ class Stop:
         self._has_run = False
         self._drain_s = 0.0
         self._drained = Drained("failed", 0.0, 0.0)
+        self._wants_time = True
         self.doing = ""
         """What is still to do, for people."""
 
@@ -94,6 +95,7 @@ class Stop:
         if verdict.decision is Decision.FINISHED:
             return _FINISHED[stage], ""
         if verdict.decision is Decision.RUN_OUT:
+            self._wants_time = all(work.wants_time for work in works if work.items > 0)
             return Event.DEADLINE, f"{self.doing} when the time had run out"
         if verdict.extend_usec is not None:
             self._notifier.extend(verdict.extend_usec)
@@ -104,11 +106,13 @@ class Stop:
     def finish(self, transition: Transition, spent_s: float) -> None:
         """By this, the transition to ``stopped``; its source has lasted ``spent_s``. How a drain ended is
         remembered; but not one after a start that failed: it had nothing to drain, and perhaps the folder is
-        another daemon's."""
+        another daemon's. Nor one that ran out because of what no time would mend."""
         event, has_drained = transition.event, transition.source is Stage.DRAINING
         took_s = spent_s if has_drained else 0.0
         self._drained = Drained(_RESULTS.get(event, "failed"), took_s, self._drain_s)
-        if self._has_run and has_drained and event in (Event.DRAINED, Event.DEADLINE):
+        if not self._has_run or not has_drained:
+            return
+        if event is Event.DRAINED or (event is Event.DEADLINE and self._wants_time):
             self._drains.remember(event is Event.DRAINED)
 
     def end(self) -> None:

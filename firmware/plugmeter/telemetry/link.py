@@ -107,13 +107,14 @@ class Link:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread, and the connection without a word (see ``say_goodbye``). Idempotent, quick."""
+    def stop(self, timeout_s: float = _STOPPING_S) -> None:
+        """End the thread, and the connection without a word (see ``say_goodbye``). Idempotent, quick. Raises
+        PlugmeterError for a thread that does not end within ``timeout_s``."""
         self._requests.stop()
         self._outbox.off_commit(self._committed)
         self._watch.wake()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(_STOPPING_S)
+            self._thread.join(timeout_s)
             if self._thread.is_alive():
                 raise PlugmeterError("the link does not stop: a callback of it blocks")
         elif not self._thread.ident:  # was never started

@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,7 @@ from plugmeter.telemetry.database import DatabaseDamaged
 from plugmeter.telemetry.intake import Intake
 from plugmeter.telemetry.limits import Limits
 from plugmeter.telemetry.lock import StateLock
-from plugmeter.telemetry.reading import Batch, Ended, Reader
+from plugmeter.telemetry.reading import Batch, Ended, Reader, ReadingBusy
 from plugmeter.telemetry.record import Account, Draft
 from plugmeter.telemetry.segment import SegmentDamaged
 from plugmeter.telemetry.store import Store, damage_of
@@ -43,6 +44,10 @@ _TICK_S: Final = 1.0
 _GLANCE_NS: Final = 900_000_000
 """Less than a tick, so that each tick has one."""
 _CLOSE_S: Final = 10.0
+_CLOSING_S: Final = 1.0
+"""What it may take beyond the time for writing to copy the log back; and a thread to end."""
+_SLOW_S: Final = 0.3
+"""A commit that takes longer may hang: readers turn back rather than hang with it."""
 
 
 class Outbox:
@@ -65,6 +70,7 @@ class Outbox:
         """Opens, recovers, checks the books, and commits the first record. A corrupt database is set aside
         and a new stream begins. Raises PlugmeterError, one line: not writable, disk full, in use."""
         self.progress = Progress("outbox")
+        self._tell = tell
         self._intake = Intake() if intake is None else intake
         handing = Handing()
         database.make_directory(path.parent)
@@ -87,11 +93,15 @@ class Outbox:
         # With the lock of _changed (see Writer for what else it protects, and for the order of the locks):
         self._flushing = 0
         self._stopping = False
+        self._close_by_ns: int | None = None
+        """Until when the thread may write when it ends; None to end without."""
         self._read_errors = 0
         # Of whichever thread reads, without a lock: each is replaced whole.
         self._read_trouble: str | None = None
         self._doubtful_after = 0
         """Of the batch that could not be read."""
+        self._turned_back = False
+        """Whether a reader was, who is to be called once the disk answers."""
         # The thread's own:
         self._glance_at_ns = 0
 
@@ -132,10 +142,14 @@ class Outbox:
         A tombstone is in it where its ``last`` is above ``after``. One may appear below a number that was
         asked from already: records that were read can still be evicted. Ask from 0 again now and then, as
         long as ``account().unannounced`` says that there are any. Empty while it cannot be read (see
-        ``trouble``).
+        ``trouble``), and while the disk hangs: whoever wants to be told of commits is told when it is over.
         """
+        if self._hangs():
+            return Batch((), (), after, self.stream)
         try:
-            batch = self._reader.next_batch(after, most_records, most_bytes)
+            batch = self._reader.next_batch(after, most_records, most_bytes, _SLOW_S)
+        except ReadingBusy:
+            self._turned_back = True
         except (sqlite3.Error, SegmentDamaged, DatabaseDamaged) as error:
             self._doubtful_after = after
             self._could_not_read(error, "batch")
@@ -167,8 +181,18 @@ class Outbox:
         return self._known
 
     def glance(self) -> Account:
-        """The account of a second ago at the most, for whoever must not wait for the disk: it may hang."""
-        return self._known
+        """The account for whoever must not wait for the disk, which may hang: the books as of the last
+        commit; ``oldest_pending``, ``unannounced`` and ``bytes`` of a second ago at the most."""
+        state, known = self._writer.state, self._known
+        return replace(
+            known,
+            stream=state.books.stream,
+            produced=state.books.produced,
+            acknowledged=state.books.acknowledged,
+            tombstoned=state.books.tombstoned,
+            pending=state.pending,
+            oldest_pending=min(known.oldest_pending, state.books.produced + 1),
+        )
 
     def pending_now(self) -> int:
         """Records that wait for their acknowledgement or still for their commit. Cheap."""
@@ -186,6 +210,16 @@ class Outbox:
     def off_commit(self, callback: Callable[[], None]) -> None:
         """No more; one call may be under way."""
         self._writer.off_commit(callback)
+
+    def hasten(self) -> None:
+        """From now on the last acknowledgements are committed when they come, without waiting for others."""
+        self._writer.hasten()
+
+    @property
+    def all_acknowledged(self) -> bool:
+        """Whether the controller has all that was offered, though the commit that says so may be to come.
+        Cheap."""
+        return not self._intake.drafts() and self._writer.all_acknowledged
 
     def set_limits(self, limits: Limits) -> None:
         """From the next commit on, which comes soon."""
@@ -211,38 +245,68 @@ class Outbox:
                 time.sleep(RETRY_S[0])
         return self._writer.has_done(mark)
 
-    def close(self, timeout_s: float = _CLOSE_S) -> None:
+    def close(self, timeout_s: float = _CLOSE_S) -> bool:
         """Commit what is there, copy the log back, mark the end as clean, end the thread. Idempotent. What
-        cannot be written within ``timeout_s`` is told, and the next start will say that it is missing."""
-        if self._writer.closed:
-            return
-        flushed = self.flush(timeout_s)
-        self._stop()
-        self._writer.close(flushed)
+        cannot be written within ``timeout_s`` is told, and the next start will say that it is missing.
 
-    def abandon(self) -> None:
+        Whether it is closed: where the disk hangs, the thread is left behind, which is told, and closes it
+        should the disk answer again.
+        """
+        return self._end(timeout_s, time.monotonic_ns() + int(timeout_s * 1e9))
+
+    def abandon(self) -> bool:
         """End at once: what waits in the intake is not committed, and the next start will say that the end
-        was not clean. Idempotent."""
-        self._stop()
-        self._writer.abandon()
+        was not clean. Idempotent. Whether it is closed, as for ``close``."""
+        return self._end(_CLOSE_S, None)
 
-    def _stop(self) -> None:
+    def _end(self, timeout_s: float, close_by_ns: int | None) -> bool:
+        if self._writer.closed:
+            return True
         with self._changed:
+            self._close_by_ns = close_by_ns
             self._stopping = True
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        if self._thread is None or not self._thread.is_alive():
+            self._finish()
+            return True
+        self._thread.join(timeout_s + _CLOSING_S)
+        if not self._thread.is_alive():
+            return True
+        self._tell(
+            f"the outbox is left open, with {self.uncommitted()} records that are not on the disk:"
+            " it does not answer"
+        )
+        return False
+
+    def _finish(self) -> None:
+        """In the thread that took the turns, or once there is none."""
+        if self._close_by_ns is None:
+            self._writer.abandon()
+        else:
+            self._writer.close(self._close_by_ns)
+
+    def _hangs(self) -> bool:
+        """Whether the turn under way takes suspiciously long."""
+        begun_ns = self._writer.begun_ns
+        if begun_ns is None or time.monotonic_ns() - begun_ns < _SLOW_S * 1e9:
+            return False
+        self._turned_back = True
+        return True
 
     def _run(self) -> None:
         while not self._stopping:
             found = self._writer.turn()
             self.progress.woke(found)
+            if self._turned_back:
+                self._turned_back = False
+                self._writer.call_back()
             now_ns = time.monotonic_ns()
             if now_ns >= self._glance_at_ns:
                 self._glance_at_ns = now_ns + _GLANCE_NS
                 self.account()
             if not (found and self._writer.more):
                 self._wait()
+        self._finish()
 
     def _wait(self) -> None:
         """Until the next turn is due, a second at the most."""

@@ -41,6 +41,10 @@ class Ended(Exception):
     """The outbox is closed."""
 
 
+class ReadingBusy(Exception):
+    """Somebody else reads or writes, and the disk keeps him."""
+
+
 class Reader:
     """Thread-safe, with a connection of its own. Raises sqlite3.Error, SegmentDamaged and DatabaseDamaged,
     and Ended after its end."""
@@ -54,9 +58,13 @@ class Reader:
         self._unpacked: tuple[tuple[str, int, int], list[Entry]] | None = None
         """The segment that was read last, by stream, first number and edition: batches end within one."""
 
-    def next_batch(self, after: int, most_records: int, most_bytes: int) -> Batch:
-        """See ``Outbox.next_batch``."""
-        with self._lock, self._handing.lock, self._snapshot() as (connection, now):
+    def next_batch(self, after: int, most_records: int, most_bytes: int, wait_s: float) -> Batch:
+        """See ``Outbox.next_batch``. Raises ReadingBusy where others hold it up for more than ``wait_s``."""
+        with (
+            _held(self._lock, wait_s),
+            _held(self._handing.lock, wait_s),
+            self._snapshot() as (connection, now),
+        ):
             if after >= now.produced:
                 return Batch((), (), after, now.stream)
             records, upto = self._records(connection, now, after, max(1, most_records), most_bytes)
@@ -141,6 +149,16 @@ class Reader:
         if self._unpacked is None or self._unpacked[0] != key:
             self._unpacked = (key, entries_of(connection, key[1]))
         return self._unpacked[1]
+
+
+@contextmanager
+def _held(lock: threading.Lock, wait_s: float) -> Iterator[None]:
+    if not lock.acquire(timeout=wait_s):
+        raise ReadingBusy
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def account(connection: sqlite3.Connection, now: Books, path: Path) -> Account:

@@ -120,10 +120,10 @@ class Store:
         database.tell_aside(self._tell, self._path, why, self._aside)
 
     def close(self) -> None:
-        """Check the books, mark the end as clean, copy the log back, and close, which it is in any case
-        then. The next start checks them as well, and makes a record of what is wrong."""
+        """After a last ``commit`` that marks the end as clean: check the books, copy the log back, and close,
+        which it is in any case then. The next start checks them as well, and makes a record of what is
+        wrong."""
         try:
-            self.commit((), (), clean=1)
             self._check_books()
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:

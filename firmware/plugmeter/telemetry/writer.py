@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from plugmeter.errors import PlugmeterError
-from plugmeter.telemetry import database
+from plugmeter.telemetry import database, ranges
 from plugmeter.telemetry.ack_intake import AckIntake
-from plugmeter.telemetry.change import Done
+from plugmeter.telemetry.change import Done, State
 from plugmeter.telemetry.database import DatabaseDamaged
-from plugmeter.telemetry.intake import Intake, Item
+from plugmeter.telemetry.intake import Discard, Intake, Item
 from plugmeter.telemetry.limits import Limits
 from plugmeter.telemetry.lock import StateLock
 from plugmeter.telemetry.ranges import Range, Ranges
 from plugmeter.telemetry.reading import Reader
 from plugmeter.telemetry.segment import SegmentDamaged
 from plugmeter.telemetry.store import Store, damage_of
-from plugmeter.telemetry.trouble import Trouble
+from plugmeter.telemetry.trouble import RETRY_S, Trouble
 
 _OVERDUE_EVERY_S: Final = 60.0
 _MOST_DOUBTS: Final = 5
@@ -83,6 +83,7 @@ class Writer:
         # With the lock of _changed:
         self._acks = AckIntake(store.books.stream)
         self._foreign_acks = 0
+        self._hasty = False
         self._limits = limits
         self._suspect: str | None = None
         """What a reader took for damage."""
@@ -105,6 +106,10 @@ class Writer:
         self._cautious = False
         self._overdue_at_ns = 0
         self._commit_s = 0.0
+        self._settled = 0
+        """Up to this number of the stream nothing was pending when it was known last."""
+        self.begun_ns: int | None = None
+        """When the turn under way began (time.monotonic_ns), if there is one."""
         # Without a lock: replaced whole, by the one thread that puts things together.
         self._callbacks: tuple[Callable[[], None], ...] = ()
 
@@ -112,6 +117,11 @@ class Writer:
     def stream(self) -> str:
         """As committed."""
         return self._store.books.stream
+
+    @property
+    def state(self) -> State:
+        """As committed."""
+        return self._store.state
 
     @property
     def pending(self) -> int:
@@ -138,8 +148,27 @@ class Writer:
                 self._foreign_acks += len(wanted)
                 return
             is_other = self._acks.begin(now.stream)
-            if self._acks.add(wanted, now.produced, time.monotonic_ns()) or is_other:
+            is_first = self._acks.add(wanted, now.produced, time.monotonic_ns())
+            if is_first or is_other or self._is_hasty():
                 self._changed.notify_all()
+
+    def hasten(self) -> None:
+        """From now on acknowledgements of all that is pending do not wait for others."""
+        with self._changed:
+            self._hasty = True
+            self._changed.notify_all()
+
+    @property
+    def all_acknowledged(self) -> bool:
+        """Whether everything is that ever got a number, the acknowledgements included that wait for their
+        commit. False where that is not known."""
+        with self._changed:
+            state, settled = self._store.state, self._settled
+            if not state.pending:
+                return True
+            return self._acks.stream == state.books.stream and any(
+                first <= settled + 1 and last >= state.books.produced for first, last in self._acks.waiting
+            )
 
     def set_limits(self, limits: Limits) -> None:
         """From the next turn on, which is due at once."""
@@ -195,7 +224,7 @@ class Writer:
             since.append(waits_ns)
         if not since:
             return self._overdue_at_ns
-        if hurry or self._intake.is_urgent():
+        if hurry or self._intake.is_urgent() or self._is_hasty():
             return 0
         # a commit is over within the interval, not only begun
         interval_s = self._limits.commit_interval_s
@@ -206,27 +235,39 @@ class Writer:
         with self._writing:
             if self.closed:
                 return False
-            try:
-                done = self._commit()
-            except (sqlite3.Error, SegmentDamaged, DatabaseDamaged) as error:
-                self._could_not_write(error)
-                return True
-            except PlugmeterError as error:
-                self._counters["write_errors"] += 1
-                self.trouble.met(str(error), time.monotonic_ns())
-                return True
-        if done is not None and done.told:
-            for callback in self._callbacks:
-                callback()
-        return done is not None
+            self.begun_ns = time.monotonic_ns()
+            done = self._try(closing=False)
+            self.begun_ns = None
+        if done is None:
+            return self.trouble.text is not None
+        if done.told or (self._hasty and not done.state.pending):
+            self.call_back()
+        return True
 
-    def close(self, flushed: bool) -> None:
-        """Copy the log back and mark the end as clean; unless not all is committed, which is told."""
+    def call_back(self) -> None:
+        """Have the readers look."""
+        for callback in self._callbacks:
+            callback()
+
+    def close(self, by_ns: int) -> None:
+        """Commit what is left, mark the end as clean with that, and copy the log back. What cannot be written
+        until ``by_ns`` (time.monotonic_ns) is told. Idempotent."""
+        while not self._close(by_ns):
+            time.sleep(RETRY_S[0])
+
+    def _close(self, by_ns: int) -> bool:
         with self._writing:
+            if self.closed:
+                return True
+            while self._try(closing=True) is not None and (self._waiting or self._acks.waiting):
+                pass
+            if self.trouble.text is not None and time.monotonic_ns() < by_ns:
+                return False
             self.closed = True
             self._reader.end()
-            self._finish(flushed)
+            self._finish()
             self._lock.close()
+            return True
 
     def abandon(self) -> None:
         """Close without a mark."""
@@ -238,11 +279,24 @@ class Writer:
 
     # All below: with _writing
 
-    def _finish(self, flushed: bool) -> None:
-        waiting = self._intake.offered - self._intake.done
-        if not self._is_open or not flushed or waiting:
+    @property
+    def _waiting(self) -> int:
+        """Records that are not committed."""
+        return self._intake.offered - self._intake.done
+
+    def _is_hasty(self) -> bool:
+        """Whether acknowledgements are to be committed now. They may be of what was acknowledged before, so
+        this is no more than a guess. With the lock of ``changed``."""
+        return (
+            self._hasty
+            and bool(self._acks.waiting)
+            and ranges.total(self._acks.waiting) >= self._store.state.pending
+        )
+
+    def _finish(self) -> None:
+        if not self._is_open or self.trouble.text is not None or self._waiting:
             why = self.trouble.text or "no time was left"
-            self._tell(f"the outbox was closed with {waiting} records that could not be written: {why}")
+            self._tell(f"the outbox was closed with {self._waiting} records that could not be written: {why}")
             self._store.abandon()
             return
         try:
@@ -250,7 +304,20 @@ class Writer:
         except (sqlite3.Error, SegmentDamaged) as error:
             self._tell(f"the outbox could not be closed cleanly: {in_one_line(error)}")
 
-    def _commit(self) -> Done | None:
+    def _try(self, *, closing: bool) -> Done | None:
+        """See ``_commit``; None, and trouble, where it fails."""
+        try:
+            return self._commit(closing)
+        except (sqlite3.Error, SegmentDamaged, DatabaseDamaged) as error:
+            self._could_not_write(error)
+        except PlugmeterError as error:
+            self._counters["write_errors"] += 1
+            self.trouble.met(str(error), time.monotonic_ns())
+        return None
+
+    def _commit(self, closing: bool) -> Done | None:
+        """One commit, if there is anything to commit, or it is ``closing``: then the end is marked as clean,
+        if with that all is committed."""
         self._mend()
         began_ns = time.monotonic_ns()
         with self._changed:
@@ -266,12 +333,13 @@ class Writer:
             items = self._intake.peek(limits.transaction_bytes)
         elif not acks:
             items = self._intake.peek(*_CAUTIOUS)
-        if not (items or acks or self.more or changed_limits) and not self._is_overdue(began_ns):
+        if not (items or acks or self.more or changed_limits or closing) and not self._is_overdue(began_ns):
             self._store.shrink()
             self.trouble.over()
             return None
         self._doubtful = _Attempt(self.stream, len(items), acks, given)
-        done = self._store.commit(items, acks)
+        is_all = sum(each.count if isinstance(each, Discard) else 1 for each in items) >= self._waiting
+        done = self._store.commit(items, acks, clean=int(closing and is_all))
         self.no_doubt("write")
         self.more = done.more
         self._counters["evicted"] += done.evicted
@@ -279,6 +347,8 @@ class Writer:
         if items:
             self._cautious = False
         self._settle(done.acks_left)
+        if not done.state.pending:
+            self._settled = done.state.books.produced
         self._store.check_log()
         self._commit_s = (time.monotonic_ns() - began_ns) / 1e9
         return done
@@ -319,6 +389,7 @@ class Writer:
         self._is_open = True
         if self.stream != self._last_stream:
             self._last_stream = self.stream
+            self._settled = 0
             self._begin_anew()
         if self._doubtful is not None and self._store.took_place(self._doubtful.stream):
             self.trouble.over()

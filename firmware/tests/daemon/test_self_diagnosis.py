@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.daemon.freeze import Frozen
+from tests.daemon.frozen_disk import FrozenDisk
 from tests.daemon.process import Daemon, Onlooker, configuration, environment
 from tests.telemetry.broker import Authority, Mosquitto, eventually
 from tests.telemetry.chaos import Chaos
@@ -153,31 +152,22 @@ def test_a_link_that_wakes_up_in_vain_is_named(tmp_path: Path, broker: Mosquitto
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own for the state directory, which can be frozen: who writes to it hangs."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a file system")
-    image, place = tmp_path / "image", tmp_path / "state"
-    place.mkdir()
-    with image.open("wb") as file:
-        file.truncate(64 << 20)
-    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
-    mounted = subprocess.run(["mount", "-o", "loop", str(image), str(place)], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"needs loop devices: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+def disk(tmp_path: Path) -> Iterator[FrozenDisk]:
+    with FrozenDisk(tmp_path) as made:
+        yield made
 
 
 @pytest.mark.privileged
-def test_a_disk_that_hangs_is_told_of_and_waited_for(tmp_path: Path, broker: Mosquitto, disk: Path) -> None:
+def test_a_disk_that_hangs_is_told_of_and_waited_for(
+    tmp_path: Path, broker: Mosquitto, disk: FrozenDisk
+) -> None:
     config = configuration(tmp_path, broker.port, "[lifecycle]\nstuck_s = 3\n")
     with (
         Onlooker(broker.port, acknowledges=True) as onlooker,
         Daemon(tmp_path, config, WATCHDOG_USEC="4000000") as daemon,
     ):
-        subprocess.run(["fsfreeze", "--freeze", str(disk)], check=True)
         try:
+            disk.freeze()
             daemon.send(signal.SIGUSR1)
             eventually(lambda: "outbox" in accused(daemon, "stuck"), f"the metric; {daemon.log()}", 60)
             eventually(lambda: in_status(daemon, "outbox is stuck"), "STATUS")
@@ -188,7 +178,7 @@ def test_a_disk_that_hangs_is_told_of_and_waited_for(tmp_path: Path, broker: Mos
             time.sleep(5)
             assert daemon.notifications.count("WATCHDOG=1") == fed
         finally:
-            subprocess.run(["fsfreeze", "--unfreeze", str(disk)], check=True)
+            disk.thaw()
         daemon.await_notified("WATCHDOG=1", times=fed + 1)
         eventually(lambda: "signal" in onlooker.kinds(), "the record of that time")
         states = ["begun", "ended"]

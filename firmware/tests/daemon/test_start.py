@@ -167,3 +167,15 @@ def test_a_broker_that_is_not_there_is_no_reason_not_to_start(tmp_path: Path) ->
             with Onlooker(broker.port, acknowledges=True) as onlooker:
                 eventually(lambda: bool(onlooker.events), "and finds it")
                 assert daemon.stop() == 0
+
+
+def test_a_start_that_is_refused_says_why_in_one_line(tmp_path: Path) -> None:
+    config = configuration(tmp_path, None)
+    with Daemon(tmp_path, config) as first:
+        (tmp_path / "other").mkdir()
+        other = Daemon(tmp_path / "other", config)
+        other.start(wait=False)
+        assert other.process.wait(60) == 1
+        (line,) = other.log().splitlines()
+        assert f"another plugmeter (pid {first.process.pid}) uses" in line
+        assert first.stop() == 0

@@ -103,6 +103,18 @@ def test_every_stage_of_it_is_guarded_beyond_its_deadline(bench: Bench) -> None:
     assert bench.stop.doing == ""
 
 
+def test_what_no_time_would_mend_is_not_remembered(bench: Bench) -> None:
+    for broken, ran_out in ((True, 0), (False, 1)):
+        bench.stop.caused(TO_STOP, "")
+        bench.stop.begin(0, TIMING)
+        bench.stop.drain(0, TIMING)
+        works = [*left(3), Work("records to write to the disk", int(broken), wants_time=False)]
+        outcome = bench.stop.negotiate(9 * S, Stage.DRAINING, works)
+        assert outcome is not None and outcome[0] is Event.DEADLINE
+        bench.stop.finish(Transition(Stage.DRAINING, Event.DEADLINE, Stage.STOPPED), 9.0)
+        assert bench.drains.ran_out == ran_out
+
+
 def ended(bench: Bench, by: Event, source: Stage = Stage.DRAINING, first: Transition = TO_STOP) -> None:
     bench.stop.caused(first, "")
     bench.stop.begin(0, TIMING)

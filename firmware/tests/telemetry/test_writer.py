@@ -210,11 +210,64 @@ def test_more_than_a_transaction_takes_is_taken_in_order(bench: Bench) -> None:
 
 def test_after_the_end_there_are_no_turns_and_the_directory_is_free(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "outbox.sqlite")
-    bench.intake.offer(draft(), 0)
-    bench.writer.close(flushed=False)
-    assert bench.told == ["the outbox was closed with 1 records that could not be written: no time was left"]
+    bench.writer.close(time.monotonic_ns())
+    assert bench.told == []
     assert bench.writer.closed
+    bench.intake.offer(draft(), 0)
     assert not bench.writer.turn()
     with pytest.raises(Ended):
         bench.reader.account()
     StateLock(tmp_path).close()
+
+
+def test_what_is_left_goes_with_the_mark_of_the_end_in_one_commit(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "outbox.sqlite")
+    bench.writer.turn()
+    bench.intake.offer(draft(), 0)
+    bench.writer.acknowledge([(1, 1)], None)
+    before = bench.writer.state.books.commits
+    bench.writer.close(time.monotonic_ns())
+    state = bench.writer.state
+    assert (state.books.commits, state.books.clean, state.pending) == (before + 1, 1, 1)
+    assert bench.told == []
+
+
+def test_the_end_is_marked_only_once_all_is_in(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "outbox.sqlite")
+    for _ in range(30):
+        bench.intake.offer(draft(262_000), 0)
+    before = bench.writer.state.books.commits
+    bench.writer.close(time.monotonic_ns())
+    state = bench.writer.state
+    assert state.books.commits > before + 1
+    assert (state.books.clean, state.pending) == (1, 31)
+
+
+def test_all_is_acknowledged_as_soon_as_that_is_known(bench: Bench) -> None:
+    writer = bench.writer
+    assert not writer.all_acknowledged
+    writer.acknowledge([(1, 1)], None)
+    assert writer.all_acknowledged and writer.pending == 1
+    writer.turn()
+    assert writer.all_acknowledged and writer.pending == 0
+    for _ in range(3):
+        bench.intake.offer(draft(), 0)
+    writer.turn()
+    writer.acknowledge([(1, 3)], None)
+    assert not writer.all_acknowledged, "the fourth is not"
+    writer.acknowledge([(4, 4)], None)
+    assert writer.all_acknowledged and writer.pending == 3
+
+
+def test_the_last_acknowledgement_is_due_at_once_where_it_is_hasty(bench: Bench) -> None:
+    bench.intake.offer(draft(), 0)
+    bench.writer.turn()
+    bench.writer.hasten()
+    bench.writer.acknowledge([(1, 1)], None)
+    assert bench.due_ns() > 0
+    bench.writer.acknowledge([(2, 2)], None)
+    assert bench.due_ns() == 0
+    heard: list[int] = []
+    bench.writer.on_commit(lambda: heard.append(bench.writer.pending))
+    bench.writer.turn()
+    assert heard == [0]

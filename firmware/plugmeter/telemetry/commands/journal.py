@@ -221,7 +221,8 @@ class Journal:
             return tuple(_entry(row) for row in cursor)
 
     def close(self) -> None:
-        """Nothing is lost if it is never called."""
+        """Copy the log back. Nothing is lost if it is never called. Waits for the disk, and for whoever uses
+        it."""
         with self._errors(), self._lock:
             self._database.close()
 
