@@ -41,6 +41,7 @@ from plugmeter.telemetry.commands.operator import Operator
 from plugmeter.telemetry.commands.signing import PublicKey, load_public_key
 from plugmeter.telemetry.desired_keeper import FILE_NAME, DesiredKeeper
 from plugmeter.telemetry.outbox import DATABASE_NAME, Outbox, limits_of
+from plugmeter.telemetry.owner import this_owner
 from plugmeter.telemetry.topics import Topics, device_of
 
 LOG: Final = logging.getLogger("plugmeter.daemon")
@@ -101,7 +102,8 @@ class Service:
     def start(self) -> Iterator[str]:
         """Bring everything up."""
         yield "opening the outbox"
-        outbox = Outbox(self._state / DATABASE_NAME, limits_of(self._config.outbox), LOG.warning)
+        limits, owner = limits_of(self._config.outbox), this_owner(self._device)
+        outbox = Outbox(self._state / DATABASE_NAME, limits, LOG.warning, owner=owner)
         self._outbox = outbox  # from here on the state directory is ours alone
         sweep(self._state)
         self._recorder.attach(outbox)
