@@ -1,4 +1,4 @@
-"""A device that is renamed: it reports as the new one, and what waited in the old one's outbox can be sent."""
+"""A device that is renamed: it reports as the new one, and what waited in the old outbox can be sent."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_renamed_device_reports_and_the_rest_of_the_old_one_can_be_sent(tmp_pa
                 60,
             )
             assert daemon.stop() == 0
-            new = account(daemon)
+            new: dict[str, Any] = dict(account(daemon))
             assert (new["device"], new["pending"]) == (NEW, 0)
             assert new["stream"] != stream
             (line,) = (each for each in daemon.log().splitlines() if "a new stream begins" in each)
@@ -66,8 +66,8 @@ def test_a_renamed_device_reports_and_the_rest_of_the_old_one_can_be_sent(tmp_pa
             assert f"{waiting['pending']} records" in line
         found = audits(database)
         assert {each["device"]: each["accounted"] for each in found.values()} == {DEVICE: True, NEW: True}
-        assert found[str(new["stream"])]["previous"] == stream
-        assert found[str(new["stream"])]["stored"] == new["produced"]
+        assert found[new["stream"]]["previous"] == stream
+        assert found[new["stream"]]["stored"] == new["produced"]
         assert found[stream]["stored"] == old["produced"]
 
         # What the line in the log says.
@@ -77,7 +77,7 @@ def test_a_renamed_device_reports_and_the_rest_of_the_old_one_can_be_sent(tmp_pa
         again = configuration(elsewhere, broker.port, QUICK)
         with Daemon(elsewhere, again) as daemon:
             assert daemon.stop() == 0
-            sent = account(daemon)
+            sent: dict[str, Any] = dict(account(daemon))
             assert (sent["stream"], sent["device"], sent["pending"]) == (stream, DEVICE, 0)
             assert "a new stream begins" not in daemon.log()
         found = audits(database)
