@@ -14,18 +14,18 @@ SCHEMA: Final = """
 CREATE TABLE books (
     id INTEGER PRIMARY KEY CHECK (id = 1), stream TEXT NOT NULL, produced INTEGER NOT NULL,
     acknowledged INTEGER NOT NULL, tombstoned INTEGER NOT NULL, commits INTEGER NOT NULL,
-    handed_at INTEGER NOT NULL, clean INTEGER NOT NULL, lived_ns INTEGER NOT NULL,
+    clean INTEGER NOT NULL, lived_ns INTEGER NOT NULL,
     boot_id TEXT NOT NULL, boot_ns INTEGER NOT NULL, device TEXT NOT NULL, machine TEXT NOT NULL
 ) STRICT;
 """
-_OF_FORMAT_1: Final = (
-    "id, stream, produced, acknowledged, tombstoned, commits, handed_at, clean, lived_ns, boot_id, boot_ns"
+_LIKE_FORMAT_1: Final = (
+    "id, stream, produced, acknowledged, tombstoned, commits, clean, lived_ns, boot_id, boot_ns"
 )
 FROM_FORMAT_1: Final = f"""
-CREATE TEMP TABLE books_1 AS SELECT {_OF_FORMAT_1} FROM main.books;
+CREATE TEMP TABLE books_1 AS SELECT {_LIKE_FORMAT_1} FROM main.books;
 DROP TABLE main.books;
 {SCHEMA}
-INSERT INTO main.books ({_OF_FORMAT_1}, device, machine) SELECT {_OF_FORMAT_1}, '', '' FROM temp.books_1;
+INSERT INTO main.books ({_LIKE_FORMAT_1}, device, machine) SELECT {_LIKE_FORMAT_1}, '', '' FROM temp.books_1;
 DROP TABLE temp.books_1;
 """
 """The books had no owner."""
@@ -42,8 +42,6 @@ class Books:
     tombstoned: int
     commits: int
     """Transactions so far: tells whether one took place of which SQLite could not say."""
-    handed_at: int
-    """Tombstones of this commit or an earlier one may have been handed out."""
     clean: int
     """1 after ``close``."""
     lived_ns: int
@@ -72,7 +70,7 @@ def read(connection: sqlite3.Connection) -> Books | None:
     if row is None:
         return None
     books = Books(*row)
-    numbers = (*astuple(books)[1:8], books.boot_ns)
+    numbers = (*astuple(books)[1:7], books.boot_ns)
     if not all(isinstance(each, int) for each in numbers) or not all(
         isinstance(each, str) for each in (books.stream, books.device, books.machine)
     ):

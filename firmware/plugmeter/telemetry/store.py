@@ -36,7 +36,7 @@ VERSION: Final = 2
 SCHEMA: Final = f"""{books.SCHEMA}{segments.SCHEMA}{tombstones.SCHEMA}
 CREATE TABLE ages (lived_ns INTEGER PRIMARY KEY, before INTEGER NOT NULL) STRICT;
 """
-UPGRADES: Final[Mapping[int, str]] = MappingProxyType({1: books.FROM_FORMAT_1})
+UPGRADES: Final[Mapping[int, str]] = MappingProxyType({1: tombstones.FROM_FORMAT_1 + books.FROM_FORMAT_1})
 """``ages``: all numbers below ``before`` were given when the device had been on for ``lived_ns`` or less."""
 
 _COUNTED_BYTES: Final = 8_388_608
@@ -111,7 +111,7 @@ class Store:
                 if self._connection.in_transaction:  # SQLite rolls back by itself where it must
                     with contextlib.suppress(sqlite3.Error):
                         self._connection.execute("ROLLBACK")
-            made.let_go()
+            made.let_go(committed=committed)
         self.state = done.state
         return done
 
@@ -278,7 +278,8 @@ class Store:
             self._new_stream()
             self._first("stream", previous=previous, reason=reason, set_aside=aside and shown(aside))
         else:
-            self._handing.at = found.handed_at if found.clean else found.commits
+            if is_start and not found.clean:  # nobody knows any more which were handed out
+                self._connection.execute("UPDATE tombstones SET handed = 1 WHERE NOT handed")
             self.state = self._own(self._look())
             if is_start:
                 self._start(found)
@@ -293,9 +294,9 @@ class Store:
 
     def _new_stream(self) -> None:
         now = self._now()
-        self._handing.at = 0
-        fresh = Books(str(uuid.uuid4()), 0, 0, 0, 0, 0, 0, 0, now.boot_id, now.boot_ns)
-        self.state = self._own(State(fresh, 0, 0, 0, 0, 0))
+        self._handing.out.clear()
+        fresh = Books(str(uuid.uuid4()), 0, 0, 0, 0, 0, 0, now.boot_id, now.boot_ns)
+        self.state = self._own(State(fresh, 0, 0, 0, 0, 0, 0, 0))
 
     def _own(self, state: State) -> State:
         """With the next commit it is ours, if it was nobody's."""
@@ -345,7 +346,9 @@ class Store:
         ).fetchone()
         pages, free = change.page_counts(self._connection)
         pending = self._segments.pending()
-        return State(found, pending, int(marked_ns), int(marked_before), (pages - free) * PAGE_BYTES, free)
+        (stones,) = self._connection.execute("SELECT count(*) FROM tombstones").fetchone()
+        used_bytes = (pages - free) * PAGE_BYTES
+        return State(found, pending, int(marked_ns), int(marked_before), used_bytes, free, int(stones), 0)
 
     def _lived_ns(self, now: Instant) -> int:
         return age.lived_ns(self.books.lived_ns, Instant(self.books.boot_id, self.books.boot_ns), now)
