@@ -74,7 +74,7 @@ class Ledger:
     def deliver(self, count: int, size: int) -> None:
         """One batch gets there, and the acknowledgement does not."""
         after = self.chance.randrange(self.produced)
-        batch = self.outbox.next_batch(after, count, size * 100)
+        batch = self.outbox.next_batch(after, min(count, 500), size * 100)  # a message has 1,000 events
         receive(self.store, message(batch.records, batch.tombstones, stream=self.stream))
         self.received.update(each.seq for each in batch.records)
         self.buried.update(n for each in batch.tombstones for n in range(each.first, each.last + 1))
