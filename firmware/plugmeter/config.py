@@ -28,6 +28,9 @@ FILE_LIMIT_BYTES = 65_536
 _LEAST_GAP_MS = 50
 """Between two changes of one port; the USB core's debounce looks every 25 ms."""
 
+_LEAST_AGE_DAYS = 1 / 24
+"""An hour: less would be no outbox. Who says a minute for hours loses all that waits for the controller."""
+
 _DOTS_LIMIT = 200
 """In one line. tomllib takes time with the square of a dotted key's depth."""
 
@@ -278,6 +281,11 @@ def _contradictions(config: Config, unsound: set[str]) -> Iterator[str]:
         )
     elif 0 < rig.gap_ms < rig.jitter_ms:
         yield f"rig.jitter_ms = {rig.jitter_ms} must not be more than rig.gap_ms = {rig.gap_ms}"
+    if 0 < config.outbox.max_age_days < _LEAST_AGE_DAYS:
+        yield (
+            f"outbox.max_age_days = {config.outbox.max_age_days:g} must be 0, or not be less than 1/24"
+            " (0.0417): records that wait for the controller would go within the hour"
+        )
     if not (watchers.netlink or watchers.udev or watchers.inotify):
         yield "witnesses: nothing would see a device; one of netlink, udev and inotify must be true"
     seen: set[str] = set()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from gpiozero import GPIOZeroError
@@ -29,14 +28,15 @@ from plugmeter.rigs.injected import InjectedRig
 from plugmeter.rigs.injection import Injector
 from plugmeter.rigs.lines import MockLines, OutputLines, mock_lines
 from plugmeter.rigs.passive import PassiveRig
+from plugmeter.rigs.planned import port_names, sequence_of
 from plugmeter.rigs.relay import RelayRig
 from plugmeter.rigs.rig import Rig
-from plugmeter.rigs.sequence import Bounce, SequencePlan, Step, plan
+from plugmeter.rigs.sequence import SequencePlan, Step, plan
 from plugmeter.rigs.udevd import UdevdStandIn
 from plugmeter.rigs.world import World
 from plugmeter.run import Equipment
 from plugmeter.sections import Config
-from plugmeter.witnesses import coldplug, snapshot
+from plugmeter.witnesses import coldplug, pin_factories, snapshot
 from plugmeter.witnesses.gpio import GpioWitness
 from plugmeter.witnesses.gpiod_factory import GpiodFactory
 from plugmeter.witnesses.inotify import InotifyWitness
@@ -45,9 +45,6 @@ from plugmeter.witnesses.netlink import NetlinkWitness
 from plugmeter.witnesses.udev import UdevWitness
 from plugmeter.witnesses.witness import Witness
 
-SIMULATED_GAP_MS = 250
-ENUMERATED_GAP_MS = 1000
-"""A real stick takes the kernel some 400 ms, and pulled before that it was never there."""
 _MS = 1_000_000
 
 
@@ -198,21 +195,6 @@ def _warn_of_ambiguity(sequence: SequencePlan, debounce_ms: int, tell: Callable[
 # -- one function a rig -----------------------------------------------------------------------------
 
 
-def _sequence(config: Config, ports: tuple[str, ...], own_gap_ms: int) -> SequencePlan:
-    rig = config.rig
-    bounce: Bounce = rig.bounce  # type: ignore[assignment]  # config has checked it against its choices
-    return SequencePlan(
-        sticks=rig.sticks,
-        cycles=rig.cycles,
-        ports=ports,
-        gap_ms=rig.gap_ms or own_gap_ms,
-        jitter_ms=rig.jitter_ms,
-        seed=rig.seed,
-        density_per_s=rig.density_per_s or None,
-        bounce=bounce,
-    )
-
-
 def _parameters(sequence: SequencePlan) -> dict[str, int | float | str]:
     """A sequence for the report, in the words of the injected rig."""
     parameters: dict[str, int | float | str] = {
@@ -235,8 +217,8 @@ def _setup_injected(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
         sense = {port.name: port.sense_gpio for port in config.ports}
         switch = switch_lines(config)
     else:
-        ports = tuple(f"1-{number}" for number in range(1, config.rig.ports + 1))
-    sequence = _sequence(config, ports, SIMULATED_GAP_MS)
+        ports = port_names(config, "injected")
+    sequence = sequence_of(config, "injected", ports)
     namespace.enter()
     world = stack.enter_context(World(ports=ports))
     if asked.real_lines:
@@ -267,19 +249,19 @@ def _setup_gadget(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
     def steps(ports: tuple[str, ...]) -> list[Step]:
         # Only the kernel knows the ports' names, so the lines can be made no sooner.
         lines.append(mock_lines(ports))
-        return plan(_sequence(config, ports, ENUMERATED_GAP_MS))
+        return plan(sequence_of(config, "gadget", ports))
 
     rig = GadgetRig(config.rig.ports, steps, lambda port, high: lines[0].drive(port, high))
     stack.callback(rig.close)
     stack.callback(lines[0].factory.close)
     truth = _open_mock_truth(config, lines[0], stack)
-    sequence = _sequence(config, rig.ports, ENUMERATED_GAP_MS)
+    sequence = sequence_of(config, "gadget", rig.ports)
     return _Setup(rig, truth, Path("/sys"), _directories(config), sequence)
 
 
 def _setup_relay(config: Config, asked: Plan, stack: ExitStack) -> _Setup:
     switch = switch_lines(config)
-    sequence = _sequence(config, tuple(switch), ENUMERATED_GAP_MS)
+    sequence = sequence_of(config, "relay", port_names(config, "relay"))
     factory = _factory(config, stack)
     truth = _open_truth(config, {p.name: p.sense_gpio for p in config.ports}, factory, stack)
     rig = RelayRig(
@@ -317,17 +299,10 @@ def _directories(config: Config) -> list[Path]:
 def _factory(config: Config, stack: ExitStack) -> Factory:
     """The pin factory that the configuration names; gpiozero's global one is left alone."""
     name = config.gpio.factory
-    if name == "plugmeter-gpiod":
+    if name == pin_factories.OWN:
         factory: Factory = GpiodFactory(config.gpio.chip or None)
     else:
-        # gpiozero itself takes a factory's name only from the environment (Device._default_pin_factory).
-        known = entry_points(group="gpiozero_pin_factories")
-        try:
-            made = known[name if name in known.names else name.lower()]
-        except KeyError:
-            raise UsageError(
-                f"gpio.factory = {name!r} is unknown; this machine has {', '.join(sorted(known.names))}"
-            ) from None
+        made = pin_factories.find(name)
         try:
             factory = made.load()()
         except (GPIOZeroError, ImportError, OSError, RuntimeError) as error:

@@ -289,8 +289,10 @@ class Outbox:
         unit="bytes", low=1_048_576, high=1_099_511_627_776,
     )  # fmt: skip
     max_age_days: float = key(
-        90.0, "Records that are older go likewise. 0 keeps them.", unit="days", low=0, high=3_650
-    )
+        90.0,
+        "Records that are older go likewise, from an hour (1/24 of a day) on. 0 keeps them.",
+        unit="days", low=0, high=3_650,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

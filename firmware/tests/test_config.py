@@ -234,6 +234,11 @@ def test_values_are_read() -> None:
             "netlink.reorder_window_ms = 30000 must be less than run.lost_after_ms = 30000",
         ),
         (
+            "[outbox]\nmax_age_days = 1e-7",
+            "outbox.max_age_days = 1e-07 must be 0, or not be less than 1/24 (0.0417): records that wait for"
+            " the controller would go within the hour",
+        ),
+        (
             "[rig]\ngap_ms = 49",
             "rig.gap_ms = 49 must be 0, or not be less than 50: no USB core would see it",
         ),

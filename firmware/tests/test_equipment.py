@@ -9,6 +9,7 @@ import pytest
 from plugmeter import config, equipment
 from plugmeter.equipment import Plan
 from plugmeter.errors import UsageError
+from plugmeter.rigs.planned import ENUMERATED_GAP_MS
 from plugmeter.rigs.relay import RelayRig
 
 RELAY = """
@@ -38,7 +39,7 @@ def test_the_report_of_a_relay_run_has_its_plan() -> None:
             "sticks": 3,
             "cycles": 1,
             "ports": 2,
-            "gap_ms": equipment.ENUMERATED_GAP_MS,
+            "gap_ms": ENUMERATED_GAP_MS,
             "jitter_ms": 15,
             "seed": 9,
             "bounce": "none",

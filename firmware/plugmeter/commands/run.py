@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> int:  # noqa: RET503  it never comes back f
 
     from plugmeter.daemon import preflight
 
-    preflight.check(settings, lambda line: print(f"plugmeter: {line}", file=sys.stderr))
+    preflight.check(
+        settings, settings.daemon.device or "check", lambda line: print(f"plugmeter: {line}", file=sys.stderr)
+    )
     if args.check:
         print(f"{args.config or 'the default configuration'}: the daemon could start")
         return 0

@@ -9,8 +9,8 @@ import socket
 import stat
 from pathlib import Path
 
-from plugmeter.errors import UsageError
-from plugmeter.runner import child
+from plugmeter.errors import RigError, UsageError
+from plugmeter.rigs import namespace
 
 NAME = "runner"
 HELP = "one run of the daemon, in a process of its own; started by plugmeter run"
@@ -26,17 +26,34 @@ exit status: 0 the run is over (whatever it found), 1 it could not be made, 2 ba
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``plugmeter runner``."""
-    parser.add_argument(
-        "--descriptor", type=int, required=True, metavar="N", help="an inherited socket, by its number"
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--descriptor", type=int, metavar="N", help="an inherited socket, by its number")
+    wanted.add_argument(
+        "--try-namespace",
+        action="store_true",
+        help="run nothing: print why the injected rig cannot have its namespace here, or nothing",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve one parent."""
+    if args.try_namespace:
+        return _try_namespace()
+    from plugmeter.runner import child  # all that makes a run: not for a trial, which is waited for
+
     child.settle_signals()
     _take_name()
     with _socket(args.descriptor) as end:
         return child.serve(end)
+
+
+def _try_namespace() -> int:
+    try:
+        namespace.enter()
+    except RigError as error:
+        print(error)
+        return error.exit_status
+    return 0
 
 
 def _take_name() -> None:

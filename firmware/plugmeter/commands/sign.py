@@ -17,7 +17,7 @@ from plugmeter.errors import UsageError
 from plugmeter.moments import NS, rfc3339
 from plugmeter.sections import Daemon, Port
 from plugmeter.settings import keys, nearest
-from plugmeter.telemetry import desired, strictjson
+from plugmeter.telemetry import desired, desired_scope, strictjson
 from plugmeter.telemetry.commands import arguments, message, signing
 from plugmeter.telemetry.topics import Topics
 
@@ -142,7 +142,7 @@ def _check(args: argparse.Namespace, topic: str, payload: bytes) -> None:
         config = dict(asked.config)
     elif isinstance(asked, message.Command):
         config = asked.arguments.get("config", {})
-    problems = desired.forbidden(config)
+    problems = desired_scope.forbidden(config)
     if problems:
         raise UsageError("\n".join(f"sign: {line}" for line in problems))
 

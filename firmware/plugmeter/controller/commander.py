@@ -20,7 +20,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from plugmeter.controller.broker import BrokerSettings
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.moments import NS, rfc3339
-from plugmeter.telemetry import desired, schemas, strictjson
+from plugmeter.telemetry import desired, desired_scope, schemas, strictjson
 from plugmeter.telemetry.commands import message, signing
 from plugmeter.telemetry.topics import Topics, is_device
 
@@ -95,7 +95,7 @@ def configuration(
     read = desired.parse(payload, device=device)
     if isinstance(read, message.Refusal):
         raise UsageError(f"controller config: {read.detail}")
-    problems = desired.forbidden(config)
+    problems = desired_scope.forbidden(config)
     if problems:
         raise UsageError("\n".join(f"controller config: {line}" for line in problems))
     return Order(topics.desired, payload, topics.reported, FINAL_CONFIGS, wish_id, clear=False)

@@ -64,7 +64,7 @@ def summary(figures: Figures, account: Account, run_id: str, time_ns: int) -> by
             "verdict": None,
             "certificate": None,
         }
-        if now.certificate and now.state not in ("starting", "running", "ending"):
+        if now.certificate and now.state not in ("starting", "running", "ending", "failed"):
             run["certificate"] = now.certificate == "valid"
             run["verdict"] = now.certificate.upper()
     process = figures.process

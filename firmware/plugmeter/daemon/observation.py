@@ -120,12 +120,13 @@ class Observer:
 
     def look(self) -> None:
         """What is wrong now: told once, with the remedy applied where there is one."""
-        for change in self._doctor.look(
-            observe(self._reader, self._watched(), _link_sample(self._parts.uplink.link))
-        ):
+        link = self._parts.uplink.link
+        sample = _link_sample(link)
+        seen = observe(self._reader, self._watched(), sample, self._parts.runs.sample())
+        for change in self._doctor.look(seen):
             self._tell(change)
             if change.ended_ns is None:
-                self._remedy(change.finding)
+                self._remedy(change.finding, link, sample.connected_since_ns if sample else None)
 
     def headline(self) -> str:
         """For ``systemctl status``, in ASCII."""
@@ -258,10 +259,11 @@ class Observer:
             },
         )
 
-    def _remedy(self, finding: Finding) -> None:
-        link, runner = self._parts.uplink.link, self._parts.runs.runner
+    def _remedy(self, finding: Finding, link: Link | None, connected_ns: int | None) -> None:
+        """``link`` and when its connection began (monotonic): those that were looked at."""
+        runner = self._parts.runs.runner
         if finding.remedy == "reconnect" and link is not None:
-            link.kick(finding.headline, silent=finding.name == "half_open")
+            link.kick(finding.headline, silent=finding.name == "half_open", since_ns=connected_ns)
         elif finding.remedy == "restart_worker" and finding.worker == "metrics":
             self._parts.endpoint.restart()
         elif finding.remedy == "restart_worker" and finding.worker == "link":
@@ -339,4 +341,5 @@ def _link_sample(link: Link | None) -> LinkSample | None:
         fileno=status.socket,
         distrusts=status.distrusts,
         tls_cause=status.last_failure or "",
+        twin=status.twin,
     )

@@ -43,13 +43,16 @@ class DaemonOperations:
         log_level: LogLevel,
         *,
         is_stopping: Callable[[], bool],
+        is_signed: Callable[[str], bool],
     ) -> None:
-        """``is_stopping`` is asked on any thread."""
+        """``is_stopping`` is asked on any thread; ``is_signed``, whether the command of that id was signed
+        with the key that was configured when it came in, on the operator's. It may raise PlugmeterError."""
         self._conductor = conductor
         self._runs = runs
         self._desired = desired
         self._log_level = log_level
         self._is_stopping = is_stopping
+        self._is_signed = is_signed
 
     def start_run(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Begin a run, instead of the one under way."""
@@ -81,7 +84,8 @@ class DaemonOperations:
 
     def configure(self, command_id: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """Try a configuration."""
-        return self._main(lambda: self._desired.configure(command_id, config))
+        signed = self._is_signed(command_id)
+        return self._main(lambda: self._desired.configure(command_id, config, signed=signed))
 
     def log_level(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Tell more or less in the journal."""

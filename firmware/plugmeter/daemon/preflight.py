@@ -7,31 +7,37 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from plugmeter.errors import PlugmeterError, UsageError
-from plugmeter.plan import switch_lines
+from plugmeter.runner.means import check_means
 from plugmeter.runner.plans import plan_of
 from plugmeter.sections import Config
 from plugmeter.telemetry.commands.signing import load_public_key
 from plugmeter.telemetry.link import LinkSettings
 
 
-def check(config: Config, warn: Callable[[str], None]) -> None:
-    """Raises UsageError with a line for each thing that is wrong: credentials, keys, folders, the rig.
+def check(config: Config, device: str, warn: Callable[[str], None]) -> LinkSettings:
+    """The link's settings, so that nobody has to read their files again, which may be gone by then.
 
-    ``warn`` gets a line for each that is only unwise.
+    ``device`` is its name in topics. Raises UsageError with a line for each thing that is wrong: credentials,
+    keys, folders, the rig. ``warn`` gets a line for each that is only unwise.
     """
-    lines = [line for each in _checks(config, warn) for line in _problems(each)]
+    read: list[LinkSettings] = []
+    checks = (
+        lambda: read.append(LinkSettings.from_config(config, device, warn=warn)),
+        *_checks(config),
+    )
+    lines = [line for each in checks for line in _problems(each)]
     if lines:
         raise UsageError("\n".join(lines))
+    (settings,) = read
+    return settings
 
 
-def _checks(config: Config, warn: Callable[[str], None]) -> Iterator[Callable[[], object]]:
-    yield lambda: LinkSettings.from_config(config, "check", warn=warn)
+def _checks(config: Config) -> Iterator[Callable[[], object]]:
     if config.commands.public_key_file:
         yield lambda: load_public_key(Path(config.commands.public_key_file))
     if config.daemon.rig != "none":
         yield lambda: plan_of(config, {})
-    if config.daemon.rig == "relay":
-        yield lambda: switch_lines(config)
+        yield lambda: check_means(config.daemon.rig)
     yield lambda: _metrics(config.daemon.metrics)
     yield lambda: _state_directory(Path(config.daemon.state_directory))
 

@@ -12,9 +12,11 @@ from typing import Any, Final, Protocol
 
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.lifecycle.figures import RunFigures
+from plugmeter.lifecycle.samples import RunSample
 from plugmeter.reporting import words
 from plugmeter.runner import wire
 from plugmeter.runner.drafts import drafts
+from plugmeter.runner.means import check_means
 from plugmeter.runner.parent import Runner
 from plugmeter.runner.plans import plan_of
 from plugmeter.sections import Config
@@ -87,6 +89,10 @@ class Runs:
         self._state = "none"
         self._ready: wire.Ready | None = None
         self._failure: wire.Failure | None = None
+        self._failures = 0
+        """In a row: see RunSample."""
+        self._failing_since_ns = 0
+        self._why_failed = ""
         self._finished_episodes: Counter[str] = Counter()
         self._finished_lost: Counter[str] = Counter()
         self._last: wire.Progress | None = None
@@ -162,14 +168,17 @@ class Runs:
         if config.daemon.rig != "none":
             plan_of(config, {})
         self._config = config
+        self._begin_row()
         if self._runner is not None:
             self._end()
         elif not self._closing:
             self._next()
 
     def replace(self, arguments: Mapping[str, object]) -> Future[dict[str, Any]]:
-        """Begin a run as a command wants it, instead of the one under way. The Future tells how it began."""
-        plan_of(self._config, arguments)
+        """Begin a run as a command wants it, instead of the one under way. The Future tells how it began.
+        Raises PlugmeterError for one that cannot be, and then nothing has changed."""
+        _, plan = plan_of(self._config, arguments)
+        check_means(plan.rig)
         future: Future[dict[str, Any]] = Future()
         self._drop_asked("another start-run came after it")
         if self._runner is None:
@@ -186,6 +195,7 @@ class Runs:
         self._suspended = True
         self._drop_asked("a stop-run came after it")
         self._again_at_ns = 0
+        self._begin_row()
         if self._runner is None:
             self._state = "none"
         self._end()
@@ -204,6 +214,9 @@ class Runs:
         now_ns = time.monotonic_ns()
         if self._runner is not None and not self._listening:
             self._listen()
+        lasts = self._runner is not None and self._ready is not None
+        if lasts and now_ns - self._begun_ns >= AGAIN_LIMIT_S * 1e9:
+            self._begin_row()
         if self._runner is not None and self._told_ns and now_ns - self._told_ns >= ENDING_LIMIT_S * 1e9:
             LOG.error("run %s was told to end and does not: it is killed", self.run_id)
             self._runner.kill()
@@ -211,6 +224,10 @@ class Runs:
         if waits and now_ns >= self._again_at_ns:
             self._next()
         self._figure()
+
+    def sample(self) -> RunSample:
+        """For the self-diagnosis."""
+        return RunSample(self._failures, self._failing_since_ns, self._why_failed)
 
     # -- one run --------------------------------------------------------------------------------
 
@@ -303,9 +320,9 @@ class Runs:
         if self._closing:
             return
         if self._failure is None or time.monotonic_ns() - self._begun_ns >= AGAIN_LIMIT_S * 1e9:
-            self._again_s = AGAIN_S
+            self._begin_row()
         if self._failure is not None:
-            self._try_again()
+            self._try_again(self._failure.reason)
         else:
             self._next()
 
@@ -319,17 +336,26 @@ class Runs:
             self._begin(asked.arguments if asked else {})
         except PlugmeterError as error:
             LOG.error("no run can be begun: %s", error)
-            self._state = "failed"
             if asked is not None:
                 asked.future.set_exception(error)
-            self._try_again()
+            self._try_again(str(error))
             return
         if asked is not None:
             self._begun.append(asked.future)
 
-    def _try_again(self) -> None:
+    def _try_again(self, reason: str) -> None:
+        self._state = "failed"
+        self._failures += 1
+        self._why_failed = reason
+        if self._failures == 1:
+            self._failing_since_ns = time.monotonic_ns()
         self._again_at_ns = time.monotonic_ns() + int(self._again_s * 1e9)
         self._again_s = min(2 * self._again_s, AGAIN_LIMIT_S)
+
+    def _begin_row(self) -> None:
+        """The next failure is the first one."""
+        self._again_s = AGAIN_S
+        self._failures = 0
 
     # -- what is told of it ---------------------------------------------------------------------
 
@@ -361,6 +387,7 @@ class Runs:
             lost=current_lost,
             certificate=self._verdict[0],
             verdict=self._verdict[1],
+            failure=self._why_failed if self._failures and self._state in ("failed", "starting") else "",
             episodes_total=dict(episodes),
             lost_total=dict(lost),
             witnesses={

@@ -39,6 +39,7 @@ from plugmeter.telemetry.commands.journal import Journal
 from plugmeter.telemetry.commands.message import Verify
 from plugmeter.telemetry.commands.operator import Operator
 from plugmeter.telemetry.commands.signing import PublicKey, load_public_key
+from plugmeter.telemetry.desired import Outcome
 from plugmeter.telemetry.desired_keeper import FILE_NAME, DesiredKeeper
 from plugmeter.telemetry.outbox import DATABASE_NAME, Outbox, limits_of
 from plugmeter.telemetry.owner import this_owner
@@ -51,6 +52,7 @@ DRAIN_COMMIT_S: Final = 0.02
 """How far apart the outbox commits while draining, at most."""
 HEALTH_S: Final = 900
 """How often the snapshot of a daemon that goes on is written: seldom, for the card's sake."""
+_WIDE_BYTES: Final = 1 << 40
 _FLUSH_TURN_S: Final = 0.005
 _CLOSE_S: Final = 2.0
 """What the last commit may take; all before it is on the disk already."""
@@ -103,16 +105,22 @@ class Service:
         """Bring everything up."""
         yield "opening the outbox"
         limits, owner = limits_of(self._config.outbox), this_owner(self._device)
-        outbox = Outbox(self._state / DATABASE_NAME, limits, LOG.warning, owner=owner)
+        # Which limits hold is known only below; until then nothing is to go for the sake of the file's.
+        wide = replace(limits, max_bytes=max(limits.max_bytes, _WIDE_BYTES), max_age_ns=0)
+        outbox = Outbox(self._state / DATABASE_NAME, wide, LOG.warning, owner=owner)
         self._outbox = outbox  # from here on the state directory is ours alone
         sweep(self._state)
         self._recorder.attach(outbox)
         outbox.on_commit(self._conductor.wake)
-        outbox.start()
         yield "looking for a configuration that is on trial"
         base, key = self._config, _public_key(self._config)
         desired = self._desired = self._new_keeper(base, key)
         config = self._config = desired.start()
+        self._conductor.timing = _timing(config)
+        if config.daemon.log_level != base.daemon.log_level:  # the file's is in effect already
+            journal.set_level(config.daemon.log_level)
+        outbox.set_limits(limits_of(config.outbox))
+        outbox.start()
         if desired.set_aside is not None:
             LOG.warning("what was kept of desired configurations is damaged: it is set aside as %s",
                         desired.set_aside)  # fmt: skip
@@ -122,7 +130,12 @@ class Service:
         runs = self._runs = Runs(self._conductor, outbox, config)
         uplink = self._uplink = self._new_uplink(outbox, runs, desired)
         operations = DaemonOperations(
-            self._conductor, runs, desired, self._log_level, is_stopping=lambda: self._stopping
+            self._conductor,
+            runs,
+            desired,
+            self._log_level,
+            is_stopping=lambda: self._stopping,
+            is_signed=lambda command_id: _is_signed(commands, command_id),
         )
         operator = self._operator = self._new_operator(
             commands, base.commands.accept, key, uplink, operations
@@ -281,6 +294,7 @@ class Service:
             apply=self._try,
             publish=self._report,
             record=self._recorder.keep,
+            tell=LOG.log,
         )
 
     def _new_uplink(self, outbox: Outbox, runs: Runs, desired: DesiredKeeper) -> Uplink:
@@ -336,9 +350,9 @@ class Service:
         for name in ("device", "state_directory"):
             if getattr(new.daemon, name) != getattr(old.daemon, name):
                 raise UsageError(f"daemon.{name} changes with a restart only: systemctl restart plugmeter")
-        preflight.check(new, LOG.warning)
+        settings = preflight.check(new, self._device, LOG.warning)
         change_endpoint = self._endpoint.prepare(new.daemon.metrics)
-        # From here on nothing fails.
+        # From here on nothing fails: no file is read, and what is to run was seen to be possible.
         self._config = new
         self._conductor.timing = _timing(new)
         if self._runs is not None and _measures_otherwise(old, new):
@@ -351,13 +365,15 @@ class Service:
         if self._observer is not None:
             self._observer.configure(new)
         if self._uplink is not None:
-            self._uplink.configure(new, forgiving=forgiving)
+            self._uplink.configure(new, settings, forgiving=forgiving)
 
     def _try(self, new: Config) -> None:
         """As ``_adopt``, for a configuration from afar: the controller has to be reached with it."""
         before = self._uplink.link if self._uplink is not None else None
         self._adopt(new)
-        if self._uplink is not None:
+        # What is in effect for good was proved: then only limits that had to wait for that have changed.
+        settled = self._desired is not None and self._desired.standing.outcome is Outcome.IN_EFFECT
+        if self._uplink is not None and not settled:
             self._uplink.prove(before)
 
     def _look(self) -> None:
@@ -377,6 +393,12 @@ def _public_key(config: Config) -> PublicKey | None:
     """Of who may command. Raises UsageError."""
     name = config.commands.public_key_file
     return load_public_key(Path(name)) if name else None
+
+
+def _is_signed(commands: Journal, command_id: str) -> bool:
+    """Whether its signature was checked when it came in: a key that came later says nothing of it."""
+    entry = commands.find(command_id)
+    return entry is not None and entry.signed
 
 
 def _verify(key: PublicKey | None) -> Verify | None:

@@ -65,6 +65,8 @@ class Uplink:
             call=call,
         )
         self._link: Link | None = None
+        self._settings: LinkSettings | None = None
+        """Those of the latest link."""
         self._told_meta = b""
         self._told_stream = ""
         self._plugger: tuple[str, tuple[str, ...]] | None = None
@@ -85,17 +87,18 @@ class Uplink:
     def open(self) -> None:
         """Begin to connect. Raises UsageError for settings that no link can be made of."""
         if self._config.mqtt.host:
-            self._open()
+            self._open(LinkSettings.from_config(self._config, self._device, warn=LOG.warning))
 
-    def configure(self, config: Config, *, forgiving: bool) -> None:
-        """Another broker, perhaps: the old one hears that we leave it on purpose. ``forgiving``: there is
-        another link also where the old one's breaker is open. That waits for a person, and who reloads is
-        one: the files are read anew."""
+    def configure(self, config: Config, settings: LinkSettings, *, forgiving: bool) -> None:
+        """Another broker, perhaps: the old one hears that we leave it on purpose. ``settings`` are those of
+        ``config``: nothing is read here that could fail. ``forgiving``: there is another link also where the
+        old one's breaker is open. That waits for a person, and who reloads is one: the files are read
+        anew."""
         changed = config.mqtt != self._config.mqtt
         forgiven = forgiving and self._link is not None and self._link.status().state is LinkState.BROKEN
         self._config = config
         if changed or forgiven:
-            self._change()
+            self._change(settings)
 
     def prove(self, before: Link | None) -> None:
         """Have the controller be reached with the configuration that is in effect now; ``before`` is the link
@@ -115,9 +118,9 @@ class Uplink:
     def restart(self) -> None:
         """The remedy for a link that is stuck: another takes its place, and the broker drops the old one's
         connection for its. Should the old one's thread go on, it ends."""
-        if self._link is not None:
+        if self._link is not None and self._settings is not None:
             self._link.abandon()
-            self._open()
+            self._open(self._settings)
 
     def drain(self, cap_ns: int) -> None:
         """See Link.drain."""
@@ -133,8 +136,7 @@ class Uplink:
             self._send_the_last(limit_s / 2)
         self._part(self._link, reason[:500], limit_s)
 
-    def _open(self) -> None:
-        settings = LinkSettings.from_config(self._config, self._device, warn=LOG.warning)
+    def _open(self, settings: LinkSettings) -> None:
         link = Link(
             settings,
             self._outbox,
@@ -148,14 +150,14 @@ class Uplink:
             birth=lambda: self._status("online"),
             will=lambda: self._status("lost"),
         )
-        self._link = link
+        self._link, self._settings = link, settings
         self._told_stream = self._outbox.stream
         self._hearing.prefix = settings.discovery_prefix
         self.publish_meta()
         self.publish_reported(self._reported())
         link.start()
 
-    def _change(self) -> None:
+    def _change(self, settings: LinkSettings) -> None:
         old = self._link
         if old is not None:
             try:
@@ -163,13 +165,14 @@ class Uplink:
             except PlugmeterError as error:
                 LOG.error("%s; it is left behind", error)
                 old.abandon()
-        if self._config.mqtt.host:
-            self._open()
+        if settings.host:
+            self._open(settings)
         else:
             self._link = None
 
     def _part(self, link: Link, reason: str, limit_s: float) -> None:
-        link.say_goodbye(self._status("stopped", reason), limit_s or _courtesy_s(link))
+        if not link.say_goodbye(self._status("stopped", reason), limit_s or _courtesy_s(link)):
+            LOG.info("the broker has not taken the goodbye: its status of this device is not the latest")
         link.stop()
 
     def _send_the_last(self, limit_s: float) -> None:

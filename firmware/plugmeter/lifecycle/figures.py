@@ -66,14 +66,17 @@ class RunFigures:
     """none, starting, running, ending, failed: for people."""
     rig: str = ""
     expected: int = 0
-    """This and what follows up to ``certificate``: of the run under way, or of the last one."""
+    """This and what follows up to ``lost``: of the run under way."""
     matched: int = 0
     late: int = 0
     lost: int = 0
     certificate: str = ""
-    """valid, invalid, or nothing yet."""
+    """valid, invalid, or nothing yet: of the last run that ended with a report, and never of one under way or
+    of one that failed."""
     verdict: str = ""
-    """The report in one sentence, where there is one."""
+    """That report in one sentence, where there is one."""
+    failure: str = ""
+    """Why the last run failed, while none has come up since."""
     episodes_total: dict[str, int] = field(default_factory=dict)
     """By outcome: matched, late, lost, ambiguous, ..."""
     lost_total: dict[str, int] = field(default_factory=dict)

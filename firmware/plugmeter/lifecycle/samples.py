@@ -36,6 +36,21 @@ class LinkSample:
     """A failed handshake was taken for one that will fail again, and the breaker opened for it."""
     tls_cause: str = ""
     """What the last failed handshake failed of, in words."""
+    twin: bool = False
+    """The broker has closed connections as soon as they were made."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSample:
+    """The runs at one moment."""
+
+    failures: int
+    """In a row. One that ends well ends the row, and so does one that has lasted for a while, a person who
+    ends it or another configuration."""
+    since_ns: int
+    """When the first of the row failed."""
+    reason: str
+    """What the last of them failed of, in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +123,4 @@ class Observation:
     link: LinkSample | None = None
     tcp: TcpSample | None = None
     """Of the link's socket."""
+    run: RunSample | None = None

@@ -21,7 +21,8 @@ def running(figures: Figures, not_ready: Sequence[str]) -> list[str]:
     up = f", up {ago(process.uptime_ns / 1e9)}" if process else ""
     state = "is ready" if not not_ready else "is NOT ready"
     name = f" on {figures.device}" if figures.device else ""
-    lines = [clean(f"plugmeter {figures.version}{name} (pid {figures.pid}) {state}{up}")]
+    failed = f"; run failed: {figures.run.failure}" if figures.run and figures.run.failure else ""
+    lines = [clean(f"plugmeter {figures.version}{name} (pid {figures.pid}) {state}{up}{failed}")]
     lines += _part("not ready", not_ready)
     lines += _part("stage", [figures.stage])
     lines += _part("run", _run(figures.run) if figures.run else ["none"])
@@ -106,16 +107,17 @@ def size(count_bytes: int) -> str:
 
 
 def _run(run: RunFigures) -> list[str]:
-    if run.state == "none" and not run.expected:
+    if run.state == "none" and not run.expected and not run.verdict:
         return ["none"]
-    certificate = f"; certificate {run.certificate}" if run.certificate else ""
     where = _counts(run.lost_total)
     lines = [
         f"{run.state}, rig {run.rig or 'none'}: {count(run.expected)} expected, {count(run.matched)} matched,"
-        f" {count(run.late)} late, {count(run.lost)} lost{certificate}"
+        f" {count(run.late)} late, {count(run.lost)} lost"
     ]
-    if run.verdict:
-        lines.append(run.verdict)
+    if run.certificate or run.verdict:
+        # Whatever is under way, or has failed since, has earned nothing yet.
+        told = [f"certificate {run.certificate}"] if run.certificate else []
+        lines.append(f"last run: {'; '.join([*told, *([run.verdict] if run.verdict else [])])}")
     if where:
         lines.append(f"lost since the daemon's start: {where}")
     return lines

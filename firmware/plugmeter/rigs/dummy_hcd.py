@@ -48,6 +48,22 @@ class Controller:
     udc: str
 
 
+def check_count(count: int) -> None:
+    """Raises UsageError for a number of ports that dummy_hcd cannot have."""
+    if not 1 <= count <= MAX_PORTS:
+        raise UsageError(
+            f"rig gadget: {count} ports asked for; dummy_hcd has 1 to {MAX_PORTS}: ask for as many"
+        )
+
+
+def check_privilege() -> None:
+    """Raises RigError where this process could not make a gadget anyhow."""
+    if os.geteuid() != 0:
+        raise RigError(
+            "rig gadget: needs root (it loads modules and writes configfs); use sudo, or --rig injected"
+        )
+
+
 class DummyPorts:
     """``count`` ports with a gadget each, nothing plugged.
 
@@ -56,12 +72,8 @@ class DummyPorts:
     """
 
     def __init__(self, count: int) -> None:
-        if not 1 <= count <= MAX_PORTS:
-            raise UsageError(f"rig gadget: {count} ports asked for; dummy_hcd has 1 to {MAX_PORTS}")
-        if os.geteuid() != 0:
-            raise RigError(
-                "rig gadget: needs root (it loads modules and writes configfs); use sudo, or --rig injected"
-            )
+        check_count(count)
+        check_privilege()
         self._loaded: list[str] = []
         self._gadgets: dict[str, _Gadget] = {}
         self._lock = -1

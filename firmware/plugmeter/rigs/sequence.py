@@ -97,7 +97,7 @@ class SequencePlan:
         if self.sticks * self.cycles > MOST_PAIRS:
             raise UsageError(
                 f"{self.sticks} sticks in {self.cycles} cycles are more than the {MOST_PAIRS} plugs "
-                "that one sequence may have"
+                "that one sequence may have: take fewer sticks or cycles"
             )
         if not self.ports:
             raise UsageError("a sequence needs at least one port")
@@ -110,7 +110,8 @@ class SequencePlan:
             raise UsageError(f"the minimum gap is 50 ms per port, not {self.gap_ms:g} ms: ask for more")
         if not 0 <= self.jitter_ms <= self.gap_ms:
             raise UsageError(
-                f"the jitter is between 0 and the gap of {self.gap_ms:g} ms, not {self.jitter_ms:g} ms"
+                f"the jitter is between 0 and the gap of {self.gap_ms:g} ms, not {self.jitter_ms:g} ms: "
+                "lower the jitter, or raise the gap"
             )
         if self.bounce not in _BOUNCES:
             raise UsageError(

@@ -1,4 +1,7 @@
-"""What a run is asked to do, from the configuration or from a command's arguments. Pure."""
+"""What a run is asked to do, from the configuration or from a command's arguments: and that it can be done.
+
+Whoever adopts a configuration or ends a run for another one asks here first.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from typing import Final
 from plugmeter import config as configuration
 from plugmeter.errors import UsageError
 from plugmeter.plan import RIGS, Plan
+from plugmeter.rigs.planned import port_names, sequence_of
 from plugmeter.sections import Config
 from plugmeter.settings import shown
+from plugmeter.witnesses import pin_factories
 
 COLDPLUG: Final = "coldplug.json"
 """In the state directory: what was plugged when the last run ended."""
@@ -28,7 +33,7 @@ def plan_of(config: Config, arguments: Mapping[str, object]) -> tuple[Config, Pl
 
     ``arguments`` are those of the command start-run: rig, sticks, cycles, ports, gap_ms, jitter_ms,
     density_per_s, bounce, seed (instead of [rig]'s) and duration_s (the passive rig's). Raises UsageError,
-    one line, for what cannot be.
+    one line, for what cannot be, a plan that could not be played among it.
     """
     given = dict(arguments)
     rig = given.pop("rig", config.daemon.rig)
@@ -51,12 +56,21 @@ def plan_of(config: Config, arguments: Mapping[str, object]) -> tuple[Config, Pl
         changed = replace(config, rig=configuration.with_rig(config.rig, given))
     except UsageError as error:
         raise UsageError("; ".join(str(error).splitlines())) from None
+    _check_lines(changed, str(rig))
+    if rig != "passive":
+        sequence_of(changed, str(rig), port_names(changed, str(rig)))
     return changed, Plan(
         rig=str(rig),
         duration_s=_duration_s(config, duration) if rig == "passive" else None,
         # The injected rig's devices are simulated: they are no part of what is plugged here.
         state=Path(config.daemon.state_directory) / COLDPLUG if rig != "injected" else None,
     )
+
+
+def _check_lines(config: Config, rig: str) -> None:
+    """A pin factory is looked for only where there are lines to open with it."""
+    if rig == "relay" or (rig == "passive" and config.ports and config.witnesses.gpio):
+        pin_factories.check(config.gpio.factory)
 
 
 def _duration_s(config: Config, asked: object) -> float:

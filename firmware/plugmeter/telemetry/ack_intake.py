@@ -15,12 +15,14 @@ MOST_RANGES: Final = 100_000
 
 
 class AckIntake:
-    """Acknowledged numbers that wait for their commit. They are of one stream: ``forget`` when it ends."""
+    """Acknowledged numbers that wait for their commit, of one stream: see ``begin``."""
 
-    __slots__ = ("_most_ranges", "absurd", "done", "dropped", "given", "since_ns", "waiting")
+    __slots__ = ("_most_ranges", "absurd", "done", "dropped", "given", "since_ns", "stream", "waiting")
 
-    def __init__(self, most_ranges: int = MOST_RANGES) -> None:
+    def __init__(self, stream: str, most_ranges: int = MOST_RANGES) -> None:
         self._most_ranges = most_ranges
+        self.stream = stream
+        """Whose numbers they are."""
         self.waiting: Ranges = ()
         self.given = 0
         """How often something came in."""
@@ -63,7 +65,12 @@ class AckIntake:
             self.done = self.given
         self.since_ns = now_ns
 
-    def forget(self) -> None:
-        """The stream has ended, and with it the meaning of its numbers."""
+    def begin(self, stream: str) -> bool:
+        """Before anything is done with them: with another stream than theirs the numbers that wait have lost
+        their meaning, and are forgotten. Whether it is another one."""
+        if stream == self.stream:
+            return False
+        self.stream = stream
         self.waiting = ()
         self.done = self.given
+        return True

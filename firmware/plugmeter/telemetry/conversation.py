@@ -9,7 +9,7 @@ from typing import Final
 from plugmeter.telemetry.breaker import Kind
 from plugmeter.telemetry.client import Answered, Arrived, Connected, Ended, Refused, Session, Subscribed
 from plugmeter.telemetry.documents import Document
-from plugmeter.telemetry.failures import Failure, ended_by_broker, of_error, refusal
+from plugmeter.telemetry.failures import Failure, closed, ended_by_broker, of_error, refusal
 from plugmeter.telemetry.link_memory import Inbound, Memory, Patience
 from plugmeter.telemetry.publisher import Publisher
 from plugmeter.telemetry.pulse import Pulse
@@ -18,6 +18,7 @@ from plugmeter.telemetry.topics import Topics
 
 INBOUND_LIMIT_BYTES: Final = 262_144
 _CLOSING_S: Final = 1.0
+_DEAF_CLOSING_S: Final = 0.1
 
 
 class Conversation:
@@ -90,7 +91,8 @@ class Conversation:
         """The descriptor and its events (selectors.EVENT_*) that let it go on."""
         session = self.session
         if self.closing:
-            return session.fileno(), selectors.EVENT_READ
+            writes = selectors.EVENT_WRITE if session.wants_write else 0
+            return session.fileno(), selectors.EVENT_READ | writes
         events = selectors.EVENT_READ if session.wants_read else 0
         events |= selectors.EVENT_WRITE if session.wants_write else 0
         return (session.fileno(), events) if events else None
@@ -98,7 +100,7 @@ class Conversation:
     def next_s(self, now_s: float) -> float:
         """When the next turn is due at the latest."""
         if self._closing_s is not None:
-            return self._closing_s
+            return self._closing_s if self.session.wire.dry else now_s
         if self.session.more_to_read:
             return now_s
         times = [self._pulse.next_s]
@@ -132,13 +134,13 @@ class Conversation:
         if event.code is not None:
             failure = ended_by_broker(event.code)
             if failure.cause == "too-large":
-                self._memory.sender.message_too_large()
+                self._publisher.too_large()
             return failure
         trouble = self.session.wire.trouble
         if trouble is not None:
             doing = "connecting" if self.connected_s is None else "connected"
             return of_error(trouble, doing)
-        return Failure("closed", Kind.NETWORK, "the broker closed the connection without a word")
+        return closed()
 
     # --- goodbye -------------------------------------------------------------------------------------
 
@@ -151,13 +153,13 @@ class Conversation:
         """The PUBACK's reason code to the goodbye."""
         return self._publisher.goodbye_answer
 
-    def part(self, now_s: float) -> None:
+    def part(self, now_s: float, *, deaf: bool) -> None:
         """Say DISCONNECT, so that the last will is not published, and before it the goodbye, if it was not
-        sent yet. Then the broker has a moment to close the connection."""
+        sent yet. Then the broker has a moment to close the connection: a short one if it is ``deaf``, as who
+        has not answered in all this time will hardly close either."""
         self._publisher.last_words()
         self.session.disconnect()
-        # Who has not answered in all this time will not close either.
-        self._closing_s = now_s + (_CLOSING_S if self.goodbye_answer is not None else 0.0)
+        self._closing_s = now_s + (_DEAF_CLOSING_S if deaf else _CLOSING_S)
 
     @property
     def closing(self) -> bool:
@@ -167,6 +169,8 @@ class Conversation:
     def has_closed(self, now_s: float) -> bool:
         """After ``part``: whether the broker has closed its side, or its time for that is over."""
         assert self._closing_s is not None
+        if self.session.wants_write:  # DISCONNECT may be behind records that the kernel had no room for
+            self.session.write()
         return self.session.discard() or now_s >= self._closing_s
 
     # --- signs of life -------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from plugmeter.telemetry.conversation import Conversation
 from plugmeter.telemetry.documents import Document
 from plugmeter.telemetry.failures import Failure, LinkError
 from plugmeter.telemetry.link_memory import Memory, Patience
-from plugmeter.telemetry.link_requests import Goodbye, Requests
+from plugmeter.telemetry.link_requests import Goodbye, Kick, Requests
 from plugmeter.telemetry.link_settings import LinkSettings, Timing
 from plugmeter.telemetry.link_status import LinkState, LinkStatus
 from plugmeter.telemetry.setbacks import Setbacks
@@ -61,7 +61,7 @@ class Course:
             uniform, base_s=timing.retry_s, cap_s=timing.longest_retry_s, stable_s=timing.stable_s
         )
         self._breaker = Breaker(uniform, first_s=timing.breaker_s, longest_s=timing.longest_breaker_s)
-        self._setbacks = Setbacks(self._guard)
+        self._setbacks = Setbacks(self._guard, settings.broker, short_life_s=timing.short_life_s)
         self._connects = 0
         self._approach = Approach(
             settings,
@@ -76,6 +76,8 @@ class Course:
         self._since_s = now_s
         self._next_attempt_s: float | None = now_s if settings.host else None
         self._conversation: Conversation | None = None
+        self._leaving: Failure | None = None
+        """Why a conversation that has parted is followed by another."""
         self.status = self._status(now_s)
         """Of the last turn. Any thread may look."""
 
@@ -87,8 +89,8 @@ class Course:
         before = counters["turn_errors"]
         worked = self._guard.call("turn", self._turn, now_s, readable, writable)
         if counters["turn_errors"] != before:  # malformed packets, or a defect of ours
-            self._lost(_defect(self._conversation is not None), now_s)
-        self.status = self._status(now_s)
+            self._fall(_defect(self._conversation is not None), now_s)
+        self._tell_status(now_s)
         return bool(worked)
 
     def next_s(self, now_s: float) -> float | None:
@@ -99,11 +101,24 @@ class Course:
             return self._approach.deadline_s
         return self._next_attempt_s
 
+    def part(self, now_s: float) -> None:
+        """The thread is to end: what is left of a goodbye is said. While ``parting`` there are more turns to
+        take, so that closing does not make it unheard; then comes ``end``."""
+        self._guard.call("goodbye", self._part, now_s)
+
+    @property
+    def parting(self) -> bool:
+        """A conversation has said DISCONNECT, and waits a moment for the broker to close."""
+        return self._conversation is not None and self._conversation.closing
+
     def end(self, now_s: float) -> None:
         """The thread ends: the connection as well, and whoever waits for the goodbye waits no more."""
-        self._guard.call("goodbye", self._part, now_s)
-        self._gone(now_s)
-        self.status = self._status(now_s)
+        try:
+            self._guard.call("end", self._gone, now_s)
+            self._tell_status(now_s)
+        finally:
+            if self._requests.goodbye is not None:
+                self._requests.goodbye.done()
 
     def close(self) -> None:
         """No other turn will follow."""
@@ -124,7 +139,11 @@ class Course:
         conversation = self._conversation
         if conversation is not None and conversation.closing:
             if conversation.has_closed(now_s):
-                self._gone(now_s)
+                leaving, self._leaving = self._leaving, None
+                if leaving is None or self._requests.goodbye is not None or self._requests.stopping:
+                    self._gone(now_s)
+                else:
+                    self._lost(leaving, now_s)
             return True
         if conversation is not None:
             wire = conversation.session.wire
@@ -146,17 +165,32 @@ class Course:
         kick = self._requests.take_kick()
         drain_until_s = self._requests.drain_until_s
         goodbye = self._requests.goodbye
-        if kick is not None and (self._conversation is not None or self._approach.deadline_s is not None):
-            if self._conversation is not None and self._conversation.connected_s is not None:
-                self._conversation.session.disconnect()  # nobody is to be told that we are lost
-            self._lost(kick, now_s)
-        if kick is not None and self._state is LinkState.WAITING:
-            self._next_attempt_s = now_s
+        if kick is not None:
+            self._kicked(kick, now_s)
         if drain_until_s is not None and now_s < drain_until_s and self._state is LinkState.WAITING:
             # Nothing is won by waiting longer than the daemon lives.
             self._next_attempt_s = min(self._next_attempt_s or now_s, self._since_s + _DRAIN_RETRY_S)
         if goodbye is not None:
             self._say_goodbye(goodbye, now_s)
+
+    def _kicked(self, kick: Kick, now_s: float) -> None:
+        if kick.since_ns is not None and kick.since_ns != self._connected_ns:
+            self._memory.tally.counters["kicks_too_late"] += 1
+            return
+        conversation = self._conversation
+        if conversation is not None and conversation.connected_s is not None:
+            if not conversation.closing and self._requests.goodbye is None:
+                self._leaving = kick.failure
+                # Nobody is to be told that we are lost.
+                conversation.part(now_s, deaf=kick.failure.cause == "silence")
+        elif conversation is not None or self._approach.deadline_s is not None:
+            self._lost(kick.failure, now_s)
+        if self._state is LinkState.WAITING:
+            self._next_attempt_s = now_s
+
+    @property
+    def _connected_ns(self) -> int | None:
+        return _ns(self._since_s) if self._state is LinkState.CONNECTED else None
 
     def _say_goodbye(self, goodbye: Goodbye, now_s: float) -> None:
         conversation = self._conversation
@@ -169,7 +203,7 @@ class Course:
             answer = conversation.goodbye_answer
             if answer is not None or goodbye.expired:
                 goodbye.delivered = answer is not None and answer < 0x80
-                conversation.part(now_s)
+                conversation.part(now_s, deaf=answer is None)
 
     def _converse(self, conversation: Conversation, now_s: float, readable: bool, writable: bool) -> None:
         was_connected = conversation.connected_s is not None
@@ -242,14 +276,15 @@ class Course:
             },
             always=True,  # the controller acknowledges it, which proves to a trial that it is reached
         )
-        self._setbacks.overcome()
+        self._setbacks.overcome(f"{self._approach.address}{', TLS' if self._settings.tls else ''}")
 
     def _lost(self, failure: Failure, now_s: float) -> None:
         """The connection, or the attempt to have one, is over."""
         conversation = self._conversation
         connected_s = conversation.connected_s if conversation is not None else None
-        lasted_s = 0.0 if connected_s is None else now_s - connected_s
+        lasted_s = None if connected_s is None else now_s - connected_s
         self._drop()
+        failure = self._setbacks.judged(failure, lasted_s)
         if failure.cause == "silence":
             self._memory.sender.silence()
             if connected_s is not None:
@@ -260,11 +295,11 @@ class Course:
             self._next_attempt_s = self._breaker.until_s
         else:
             self._enter(LinkState.WAITING, now_s)
-            delay_s = self._backoff.after_failure(lasted_s)
+            delay_s = self._backoff.after_failure(lasted_s or 0.0)
             self._next_attempt_s = now_s + (0.0 if failure.cause == "kicked" else delay_s)
         self._setbacks.add(
             failure,
-            lasted_s=lasted_s if connected_s is not None else None,
+            lasted_s=lasted_s,
             wait_s=(self._next_attempt_s or now_s) - now_s,
             opened=opened,
             now_s=now_s,
@@ -272,11 +307,22 @@ class Course:
 
     def _drop(self) -> None:
         self._watch.look_at(None)
-        if self._conversation is not None:
-            self._conversation.session.close()
-            self._conversation = None
+        conversation, self._conversation = self._conversation, None
+        self._leaving = None
+        if conversation is not None:
+            conversation.session.close()
         self._approach.give_up()
         self._memory.window.clear()
+
+    def _fall(self, failure: Failure, now_s: float) -> None:
+        """Lost for a defect. Should losing have one as well, there is another attempt nevertheless."""
+        counters = self._memory.tally.counters
+        before = counters["loss_errors"]
+        self._guard.call("loss", self._lost, failure, now_s)
+        if counters["loss_errors"] != before:
+            self._conversation = self._leaving = None
+            self._enter(LinkState.WAITING, now_s)
+            self._next_attempt_s = now_s + self._timing.longest_retry_s
 
     def _gone(self, now_s: float) -> None:
         """Goodbye is said, as well as it could be."""
@@ -286,7 +332,7 @@ class Course:
             self._enter(LinkState.OFF, now_s)
         goodbye = self._requests.goodbye
         if goodbye is not None:
-            self.status = self._status(now_s)
+            self._tell_status(now_s)
             goodbye.done()
 
     def _part(self, now_s: float) -> None:
@@ -296,12 +342,16 @@ class Course:
             return
         if not conversation.closing:
             conversation.say_goodbye(goodbye.document)
-            conversation.part(now_s)
+            conversation.part(now_s, deaf=True)
 
     # --- small change --------------------------------------------------------------------------------
 
     def _enter(self, state: LinkState, now_s: float) -> None:
         self._state, self._since_s = state, now_s
+
+    def _tell_status(self, now_s: float) -> None:
+        """The last one stays if there is none."""
+        self.status = self._guard.call("status", self._status, now_s) or self.status
 
     def _status(self, now_s: float) -> LinkStatus:
         memory, tally, window = self._memory, self._memory.tally, self._memory.window
@@ -309,6 +359,7 @@ class Course:
         if breaker is BreakerState.CLOSED:
             breaker = memory.publishing.state(now_s)
         conversation = self._conversation
+        connected_s = conversation.connected_s if conversation is not None else None
         return LinkStatus(
             state=self._state,
             since_ns=_ns(self._since_s) or 0,
@@ -327,6 +378,7 @@ class Course:
             last_failure=self._setbacks.last.text if self._setbacks.last else None,
             breaker=breaker.value,
             distrusts=self._breaker.kind is Kind.TLS,
+            twin=self._setbacks.twin_suspected(None if connected_s is None else now_s - connected_s),
             next_attempt_ns=_ns(self._next_attempt_s),
             publish_refusals=dict(tally.refusals),
             tls_failures=self._setbacks.counts["tls"],
@@ -335,7 +387,11 @@ class Course:
             sent=tally.sent,
             resent=tally.resent,
             acknowledged=tally.acknowledged,
-            counters={**tally.counters, "documents_forgotten": memory.documents.forgotten},
+            counters={
+                **tally.counters,
+                "documents_forgotten": memory.documents.forgotten,
+                "documents_without_room": memory.documents.without_room,
+            },
         )
 
 

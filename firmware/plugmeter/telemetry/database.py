@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ _FILE_MODE: Final = 0o640
 _DIRECTORY_MODE: Final = 0o750
 _BUSY_S: Final = 0.5
 _INCREMENTAL: Final = 2
+RECHECK_S: Final = (0.05, 0.1, 0.2, 0.4)
+"""What looks damaged is looked at again after these pauses before it is given up: where a read fails (EIO),
+SQLite too says "malformed" (SQLITE_IOERR_CORRUPTFS becomes SQLITE_CORRUPT), and the next read may succeed."""
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _UNFIT: Final = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH})
 _NONE: Final[Mapping[int, str]] = MappingProxyType({})
@@ -83,13 +87,15 @@ def open_database(
     Raises PlugmeterError, one line, for all else.
     """
     make_directory(path.parent)
-    try:
-        return Opened(
-            *_open_sound(path, script, version, thorough, check, leave_other_versions, upgrades),
-            set_aside=None,
-        )
-    except DatabaseDamaged as damage:
-        why = str(damage)
+    for pause_s in (*RECHECK_S, 0.0):
+        try:
+            return Opened(
+                *_open_sound(path, script, version, thorough, check, leave_other_versions, upgrades),
+                set_aside=None,
+            )
+        except DatabaseDamaged as damage:
+            why = str(damage)
+            time.sleep(pause_s)
     aside = set_aside(path, aside_time)
     tell_aside(tell, path, why, aside)
     try:
@@ -179,10 +185,10 @@ def was_set_aside(path: Path) -> bool:
         raise PlugmeterError(f"{shown(path.parent)} cannot be read: {error.strerror}") from None
 
 
-def set_aside(path: Path, time: str, why: str = "corrupt") -> Path:
-    """Rename a database with its log to ``path``.``why``-``time``. Raises PlugmeterError."""
+def set_aside(path: Path, when: str, why: str = "corrupt") -> Path:
+    """Rename a database with its log to ``path``.``why``-``when``. Raises PlugmeterError."""
     for number in range(1, 1_000):
-        aside = path.with_name(f"{path.name}.{why}-{time}" + (f".{number}" if number > 1 else ""))
+        aside = path.with_name(f"{path.name}.{why}-{when}" + (f".{number}" if number > 1 else ""))
         if not any(os.path.lexists(f"{aside}{suffix}") for suffix in SUFFIXES):
             break
     else:

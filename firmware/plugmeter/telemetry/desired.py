@@ -19,7 +19,6 @@ from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
 from plugmeter.moments import NS, instant
-from plugmeter.sections import SECTIONS
 from plugmeter.settings import shown
 from plugmeter.telemetry import strictjson
 from plugmeter.telemetry.commands.message import (
@@ -37,28 +36,19 @@ STARTS_LIMIT: Final = 3
 """A trial outlasts so many starts of the daemon, and is rolled back at the next."""
 SEEN_LIMIT: Final = 64
 
-FROM_AFAR: Final = (
-    "run", "witnesses", "netlink", "udev", "inotify", "gpio", "ports", "rig", "daemon", "lifecycle", "outbox",
-    "mqtt",
-)  # fmt: skip
-"""The sections that may be changed. Never [commands]: it says what may be changed."""
-NOT_FROM_AFAR: Final[Mapping[str, frozenset[str]]] = {
-    "daemon": frozenset({"device", "state_directory"}),
-    # Whoever names both a file and a broker is sent that file's first line.
-    "mqtt": frozenset({"password_file", "key_file"}),
-}
-
 _VERSION: Final = 1
 _FIELDS: Final = frozenset({"device", "id", "issued", "config"})
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A configuration that the controller wants. ``issued_ns``, by its signer's clock, orders signed ones."""
+    """A configuration that the controller wants. ``issued_ns``, by its signer's clock, orders signed ones.
+    ``signed``: with the key that was configured when it came in."""
 
     id: str
     config: Mapping[str, Any]
     issued_ns: int | None = None
+    signed: bool = False
 
     @property
     def digest(self) -> str:
@@ -107,6 +97,11 @@ class Standing:
     def kept_overlay(self) -> Mapping[str, Any]:
         """What a rollback goes back to."""
         return self.kept.config if self.kept else {}
+
+    @property
+    def wish(self) -> Wish | None:
+        """The one that is in effect now, on trial or kept."""
+        return self.trial.wish if self.trial else self.kept
 
     def knows(self, wish: Wish) -> bool | None:
         """Whether this wish was dealt with already; None if its id was another wish's."""
@@ -180,20 +175,6 @@ def _seen(standing: Standing, wish: Wish) -> Standing:
     return replace(standing, seen=(*others, (wish.id, wish.digest))[-SEEN_LIMIT:])
 
 
-def forbidden(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What of a wish may not be changed from afar, a line each."""
-    lines = []
-    for section, changes in config.items():
-        if section in SECTIONS and section not in FROM_AFAR:
-            lines.append(f"[{section}] cannot be changed from afar: change the device's own file")
-        elif isinstance(changes, Mapping):
-            keys = sorted(NOT_FROM_AFAR.get(section, frozenset()) & set(changes))
-            lines += [
-                f"{section}.{key} cannot be changed from afar: change the device's own file" for key in keys
-            ]
-    return tuple(lines)
-
-
 Asked: TypeAlias = Wish | Refusal | Cleared
 
 
@@ -231,7 +212,7 @@ def _wish(document: dict[str, Any], device: str, signed: bool) -> Wish | Refusal
         return Refusal(Why.MALFORMED, '"issued" must be an RFC 3339 time: 2026-11-22T09:30:00Z')
     if not isinstance(config, dict):
         return Refusal(Why.MALFORMED, '"config" must be sections with their keys: {section: {key: value}}')
-    return Wish(wish_id, config, issued_ns if signed else None)
+    return Wish(wish_id, config, issued_ns if signed else None, signed)
 
 
 def encode(standing: Standing) -> bytes:
@@ -279,14 +260,19 @@ def decode(data: bytes) -> Standing:
 
 
 def _plain(wish: Wish | None) -> object:
-    return wish and {"id": wish.id, "config": wish.config, "issued_ns": wish.issued_ns}
+    return wish and {"id": wish.id, "config": wish.config, "issued_ns": wish.issued_ns, "signed": wish.signed}
 
 
 def _read_wish(found: Any) -> Wish:  # noqa: ANN401  JSON
     if not isinstance(found["config"], dict) or not isinstance(found["id"], str):
         raise TypeError("a wish has an id and a configuration")
     issued_ns = found["issued_ns"]
-    return Wish(found["id"], found["config"], None if issued_ns is None else _natural(issued_ns))
+    return Wish(
+        found["id"],
+        found["config"],
+        None if issued_ns is None else _natural(issued_ns),
+        found.get("signed", False) is True,
+    )
 
 
 def _natural(value: object) -> int:

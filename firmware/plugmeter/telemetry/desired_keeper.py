@@ -15,10 +15,11 @@ from plugmeter import config as configuration
 from plugmeter.errors import PlugmeterError
 from plugmeter.files import read_regular, replace_file
 from plugmeter.sections import Config
-from plugmeter.telemetry import desired, strictjson
+from plugmeter.telemetry import desired, desired_scope, strictjson
 from plugmeter.telemetry.commands.limiter import Limiter
 from plugmeter.telemetry.commands.message import Cleared, Refusal, Verify, Why
 from plugmeter.telemetry.desired import Outcome, Standing, Wish
+from plugmeter.telemetry.desired_news import News
 
 FILE_NAME: Final = "desired.json"
 _FILE_LIMIT_BYTES: Final = 1 << 20
@@ -36,8 +37,8 @@ class DesiredKeeper:
     ``apply(config)`` puts a configuration into effect, or raises PlugmeterError and then the one before is
     applied again. It may also have the daemon restart: the next ``start`` gives the same configuration.
     ``publish(payload)`` retains the reported document, ``record(kind, data)`` keeps a record of kind
-    "config". ``base`` is the device's own file; its [commands] says how long a trial is and whether there is
-    any.
+    "config"; ``tell(level, line)`` has a line for the journal. ``base`` is the device's own file; its
+    [commands] says how long a trial is and whether there is any.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class DesiredKeeper:
         apply: Callable[[Config], None],
         publish: Callable[[bytes], None],
         record: Callable[[str, Mapping[str, Any]], None],
+        tell: Callable[[int, str], None],
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -62,6 +64,7 @@ class DesiredKeeper:
         self._apply = apply
         self._publish = publish
         self._record = record
+        self._news = News(tell)
         self._monotonic_ns = monotonic_ns
         self._wall_ns = wall_ns
         self.counters = {"desired": 0, "refused": 0, "deferred": 0}
@@ -93,6 +96,8 @@ class DesiredKeeper:
         """Read what was kept, count this start, and give what is to be in effect. Raises nothing: what cannot
         be used is set aside or rolled back, and reported."""
         before = self._saved = self._read()
+        if before.trial is None:
+            self._news.know(before.id, before.outcome, before.reason)
         changed = desired.start(before)
         if changed != before and not self._save(changed) and changed.trial is not None:
             # A start that cannot be counted might be the first of very many.
@@ -135,12 +140,15 @@ class DesiredKeeper:
         else:
             self._propose(asked)
 
-    def configure(self, command_id: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    def configure(
+        self, command_id: str, config: Mapping[str, Any], *, signed: bool = False
+    ) -> dict[str, Any]:
         """The command ``config``: begins the trial, and gives its state. Again with the same id: its state.
+        ``signed``: with the key that was configured when it came in.
 
         Raises PlugmeterError where it is refused or was rolled back.
         """
-        wish = Wish(command_id, config)
+        wish = Wish(command_id, config, signed=signed)
         known = self._standing.knows(wish)
         if known is None:
             raise PlugmeterError(f"{command_id} was the id of another configuration: give it a new one")
@@ -163,6 +171,7 @@ class DesiredKeeper:
     def tick(self) -> None:
         """At least once a second: time passes."""
         now_ns = self._monotonic_ns()
+        self._news.tick(now_ns)
         if self._deferred is not None and self._limiter.take(now_ns):
             payload, self._deferred = self._deferred, None
             self._obey(payload)
@@ -178,7 +187,7 @@ class DesiredKeeper:
 
     def preview(self, base: Config) -> Config:
         """What ``rebase`` will give. Raises ConfigError where what is wished does not go with it."""
-        return self._overlaid(base, self._standing.overlay, self._standing.id)
+        return self._composed(base)
 
     def rebase(self, base: Config, verify: Verify | None) -> Config:
         """The device's own file was read anew (SIGHUP), and the key that it names: what is to be in effect
@@ -210,17 +219,13 @@ class DesiredKeeper:
         ).encode()
 
     def _propose(self, wish: Wish) -> None:
-        problems = desired.forbidden(wish.config)
-        if not problems:
-            try:
-                config = self._overlaid(self._base, wish.config, wish.id)
-                kept = self._overlaid(self._base, self._standing.kept_overlay, wish.id)
-            except configuration.ConfigError as error:
-                problems = error.problems
-        if problems:
+        try:
+            config = _laid_over(self._base, wish)
+        except configuration.ConfigError as error:
             self.counters["refused"] += 1
-            self._become(desired.refuse(self._standing, wish, "; ".join(problems)[:_REASON_LIMIT]))
+            self._become(desired.refuse(self._standing, wish, "; ".join(error.problems)[:_REASON_LIMIT]))
             return
+        kept = self._kept(self._base)
         limit_ns = round(self._base.commands.rollback_minutes * _MINUTE_NS)
         proposed = desired.propose(self._standing, wish, limit_ns, changes=config != kept)
         if not self._save(proposed):  # it is not remembered: the next time it may be possible
@@ -231,9 +236,13 @@ class DesiredKeeper:
     def _become(self, standing: Standing) -> None:
         """Save, apply, report, in this order."""
         self._save(standing)
+        trial_before = self._standing.trial
         before, self._standing = self._effective, standing
         self._effective = self._usable()
-        if self._effective != before:
+        trial = self._standing.trial
+        # A trial that changes nothing yet (on_trial) has to be proved all the same.
+        begins = trial is not None and (trial_before is None or trial_before.wish != trial.wish)
+        if self._effective != before or begins:
             # From its beginning: the link may be connected anew before all of it is applied.
             self._applied_ns = self._monotonic_ns()
             self._put_into_effect()
@@ -264,7 +273,7 @@ class DesiredKeeper:
         go with it any more, the standing changes too."""
         while True:
             try:
-                return self._overlaid(self._base, self._standing.overlay, self._standing.id)
+                return self._composed(self._base)
             except configuration.ConfigError as error:
                 why = f"it does not go with the device's own file: {error.problems[0]}"
             if self._standing.trial is not None:
@@ -280,8 +289,18 @@ class DesiredKeeper:
                 )
             self._save(self._standing)
 
-    def _overlaid(self, base: Config, overlay: Mapping[str, Any], wish_id: str | None) -> Config:
-        return configuration.with_overlay(base, overlay, f"desired {wish_id}") if overlay else base
+    def _composed(self, base: Config) -> Config:
+        """What the standing makes of ``base``. Raises ConfigError."""
+        wish, trial = self._standing.wish, self._standing.trial
+        config = _laid_over(base, wish) if wish is not None else base
+        return desired_scope.on_trial(self._kept(base), config) if trial is not None else config
+
+    def _kept(self, base: Config) -> Config:
+        """What a rollback would go back to."""
+        try:
+            return _laid_over(base, self._standing.kept) if self._standing.kept is not None else base
+        except configuration.ConfigError:  # said when it comes to that (_usable)
+            return base
 
     def _must_save(self) -> bool:
         saved, now = self._saved, self._standing
@@ -323,12 +342,27 @@ class DesiredKeeper:
     def _report_refusal(self, wish_id: str | None, reason: str) -> None:
         """Of what is not even remembered: what is in effect, and its outcome, stay."""
         self.counters["refused"] += 1
-        self._publish(self._document(wish_id, Outcome.REFUSED, reason[:_REASON_LIMIT]))
-        self._record(
-            "config", {"id": wish_id, "state": str(Outcome.REFUSED), "reason": reason[:_REASON_LIMIT]}
-        )
+        reason = reason[:_REASON_LIMIT]
+        self._publish(self._document(wish_id, Outcome.REFUSED, reason))
+        self._record("config", {"id": wish_id, "state": str(Outcome.REFUSED), "reason": reason})
+        self._news.add(wish_id, Outcome.REFUSED, reason, self._monotonic_ns(), remembered=False)
 
     def _report(self) -> None:
         self._publish(self.report())
         standing = self._standing
         self._record("config", {"id": standing.id, "state": str(standing.outcome), "reason": standing.reason})
+        left_ns = standing.trial.left_ns if standing.trial else 0
+        self._news.add(standing.id, standing.outcome, standing.reason, self._monotonic_ns(), left_ns=left_ns)
+
+
+def _laid_over(base: Config, wish: Wish) -> Config:
+    """The device's own file with a wish over it. Raises ConfigError, also for what the wish may not change:
+    each time, for the file may have got credentials since the wish came."""
+    problems = desired_scope.forbidden(wish.config)
+    if problems:
+        raise configuration.ConfigError(problems)
+    config = configuration.with_overlay(base, wish.config, f"desired {wish.id}") if wish.config else base
+    problems = () if wish.signed else desired_scope.unsigned(base, config)
+    if problems:
+        raise configuration.ConfigError(problems)
+    return config

@@ -6,6 +6,8 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
+from plugmeter.telemetry.packet_limit import packet_bytes
+
 DOCUMENTS_LIMIT: Final = 1_000
 PASSING_LIMIT: Final = 250
 DOCUMENT_LIMIT_BYTES: Final = 262_144
@@ -21,6 +23,11 @@ class Document:
     passing: bool = False
     """Whether it may be forgotten when there are very many of them: the oldest goes first."""
 
+    @property
+    def size_bytes(self) -> int:
+        """As a packet, at the most."""
+        return packet_bytes(self.topic, self.payload)
+
 
 class Documents:
     """At most 1,000 of 256 KiB, of which 250 are passing. ``set`` and ``remove`` from any thread, the rest
@@ -29,6 +36,12 @@ class Documents:
     def __init__(self) -> None:
         self.forgotten = 0
         """Passing ones that made room; what was not published yet among them too."""
+        self.without_room = 0
+        """Those that ``set`` has refused."""
+        self.left_out: list[Document] = []
+        """Those that ``take`` has found too large for the broker, each once at each limit; the owner tells
+        and clears them. They stay the latest of their topics, and go when the limit lets them."""
+        self._too_large: dict[str, int] = {}  # the limit that was too low
         self._lock = threading.Lock()
         self._passing: dict[str, None] = {}  # an ordered set, the oldest first
         self._documents: dict[str, Document] = {}
@@ -41,7 +54,10 @@ class Documents:
             if len(document.payload) > DOCUMENT_LIMIT_BYTES or (
                 not known and len(self._documents) >= DOCUMENTS_LIMIT
             ):
+                self.without_room += 1
                 return False
+            if self._documents.get(document.topic) != document:
+                self._too_large.pop(document.topic, None)
             self._documents[document.topic] = document
             self._waiting[document.topic] = None
             self._passing.pop(document.topic, None)
@@ -60,6 +76,7 @@ class Documents:
         self._documents.pop(topic, None)
         self._waiting.pop(topic, None)
         self._passing.pop(topic, None)
+        self._too_large.pop(topic, None)
 
     def all_again(self) -> None:
         """A new connection: its broker may have forgotten them."""
@@ -67,12 +84,19 @@ class Documents:
             self._waiting = dict.fromkeys(self._documents)
 
     def take(self, limit_bytes: int) -> Document | None:
-        """The next one to publish, no longer than ``limit_bytes``; longer ones wait for another broker."""
+        """The next one to publish, as a packet of no more than ``limit_bytes``. Larger ones wait no longer:
+        they are ``left_out`` until another is set, or a connection takes them."""
         with self._lock:
-            for topic in self._waiting:
-                if len(self._documents[topic].payload) <= limit_bytes:
-                    del self._waiting[topic]
-                    return self._documents[topic]
+            while self._waiting:
+                topic = next(iter(self._waiting))
+                del self._waiting[topic]
+                document = self._documents[topic]
+                if document.size_bytes <= limit_bytes:
+                    self._too_large.pop(topic, None)
+                    return document
+                if self._too_large.get(topic) != limit_bytes:
+                    self._too_large[topic] = limit_bytes
+                    self.left_out.append(document)
         return None
 
     def failed(self, document: Document) -> None:

@@ -18,10 +18,12 @@ class Failure:
     """One failure. ``cause`` is a word for counters, ``text`` a line for people."""
 
     cause: str
-    """dns, tcp, timeout, tls, files, refused, acl, silence, closed, reset, protocol, taken-over, too-large,
-    kicked, defect."""
+    """dns, tcp, timeout, tls, files, refused, acl, silence, closed, reset, protocol, taken-over, twin,
+    too-large, kicked, defect."""
     kind: Kind
     text: str
+    unexplained: bool = False
+    """The broker has closed a connection that stood, and did not say why."""
 
 
 class LinkError(Exception):
@@ -117,6 +119,24 @@ def ended_by_broker(code: int) -> Failure:
     return Failure(cause, kind, f"the broker ends the connection: {reason_words(code)}")
 
 
+def closed() -> Failure:
+    """The connection ended in order, but without a DISCONNECT."""
+    return Failure(
+        "closed", Kind.NETWORK, "the broker closed the connection without a word", unexplained=True
+    )
+
+
+def twin() -> Failure:
+    """Connections are closed as soon as they are made. A broker ends the older one of two with the same
+    client identifier (MQTT 5, 3.1.4-3), and mosquitto 2.0.11 does not say why: each then ends the other's."""
+    return Failure(
+        "twin",
+        Kind.REFUSED,
+        "the broker closes each connection as soon as it is made: perhaps another device has this name"
+        " (daemon.device)",
+    )
+
+
 def of_error(error: OSError, doing: str) -> Failure:
     """What an operating system's or TLS's error means while ``doing`` (connecting, connected)."""
     if isinstance(error, ssl.SSLError):
@@ -127,7 +147,7 @@ def of_error(error: OSError, doing: str) -> Failure:
         return Failure("timeout", Kind.NETWORK, "the broker does not answer in time")
     words = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
     cause = "tcp" if doing == "connecting" else "reset" if error.errno == errno.ECONNRESET else "closed"
-    return Failure(cause, Kind.NETWORK, f"{doing}: {words}")
+    return Failure(cause, Kind.NETWORK, f"{doing}: {words}", unexplained=error.errno == errno.EPIPE)
 
 
 def _of_tls(error: ssl.SSLError) -> Failure:

@@ -24,7 +24,7 @@ from plugmeter.telemetry.failures import Failure
 from plugmeter.telemetry.guard import Diary, Guard
 from plugmeter.telemetry.keepalive import Keepalive
 from plugmeter.telemetry.link_memory import Acknowledged, Inbound, Memory, Tally
-from plugmeter.telemetry.link_requests import Requests
+from plugmeter.telemetry.link_requests import Kick, Requests
 from plugmeter.telemetry.link_settings import LinkSettings, Timing
 from plugmeter.telemetry.link_status import LinkState, LinkStatus
 from plugmeter.telemetry.sender import Batch, Encode, Sender, Source
@@ -67,7 +67,7 @@ class Link:
         self.progress = Progress("link")
         timing = timing or Timing()
         self._topics = topics
-        tally = self._tally = Tally()
+        tally = Tally()
         window = Window(settings.window, ack_timeout_s=settings.ack_timeout_s)
         self._memory = Memory(
             source=outbox,
@@ -137,8 +137,6 @@ class Link:
         which is counted.
         """
         taken = self._memory.documents.set(Document(topic, payload, retain, passing))
-        if not taken:
-            self._tally.counters["documents_without_room"] += 1
         self._watch.wake()
         return taken
 
@@ -170,10 +168,12 @@ class Link:
             self._watch.wake()  # the thread parts now
         return goodbye.delivered
 
-    def kick(self, reason: str, *, silent: bool = False) -> None:
+    def kick(self, reason: str, *, silent: bool = False, since_ns: int | None = None) -> None:
         """Drop this connection and connect anew. An open breaker stays open. ``silent``: it is half-open,
-        which counts as the silence that it is."""
-        self._requests.kick(Failure("silence" if silent else "kicked", Kind.NETWORK, reason))
+        which counts as the silence that it is. ``since_ns``: only if it is the connection that began then
+        (LinkStatus.since_ns); else it is counted as ``kicks_too_late``."""
+        failure = Failure("silence" if silent else "kicked", Kind.NETWORK, reason)
+        self._requests.kick(Kick(failure, since_ns))
         self._watch.wake()
 
     def status(self) -> LinkStatus:
@@ -187,11 +187,19 @@ class Link:
         self._watch.wake()
 
     def _run(self) -> None:
-        while not self._requests.stopping:
-            readable, writable = self._watch.wait(self._sleep_s())
-            self.progress.woke(self._course.turn(time.monotonic(), readable=readable, writable=writable))
-        self._course.end(time.monotonic())
-        self._release()
+        try:
+            while not self._requests.stopping:
+                self._turn()
+            self._course.part(time.monotonic())
+            while self._course.parting:  # a moment, for the broker to close
+                self._turn()
+        finally:
+            self._course.end(time.monotonic())
+            self._release()
+
+    def _turn(self) -> None:
+        readable, writable = self._watch.wait(self._sleep_s())
+        self.progress.woke(self._course.turn(time.monotonic(), readable=readable, writable=writable))
 
     def _sleep_s(self) -> float:
         now_s = time.monotonic()

@@ -12,6 +12,7 @@ from plugmeter.telemetry.breaker import Breaker
 from plugmeter.telemetry.documents import Documents
 from plugmeter.telemetry.guard import Guard
 from plugmeter.telemetry.keepalive import Keepalive
+from plugmeter.telemetry.packet_limit import PacketLimit
 from plugmeter.telemetry.sender import Sender, Source
 from plugmeter.telemetry.window import Window
 
@@ -76,6 +77,7 @@ class Memory:
     decode_ack: Callable[[bytes], Acknowledged]
     guard: Guard
     tally: Tally
+    packet_limit: PacketLimit = field(default_factory=PacketLimit)
     told: dict[str, object] = field(default_factory=dict)
     """What the diary was told last, by subject."""
 

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 from plugmeter.telemetry.documents import Document
 from plugmeter.telemetry.failures import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Kick:
+    """To lose the connection for this reason."""
+
+    failure: Failure
+    since_ns: int | None = None
+    """Only the one that began then (LinkStatus.since_ns); None: whichever there is."""
 
 
 class Goodbye:
@@ -37,7 +47,7 @@ class Requests:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stopping = False
-        self._kick: Failure | None = None
+        self._kick: Kick | None = None
         self._drain_until_s: float | None = None
         self._goodbye: Goodbye | None = None
 
@@ -47,10 +57,12 @@ class Requests:
         """Once and for all. Without a lock: also for when the link's thread hangs."""
         self._stopping = True
 
-    def kick(self, failure: Failure) -> None:
-        """Lose the connection for this reason. Of several at once the latest counts."""
+    def kick(self, kick: Kick) -> None:
+        """Lose the connection. Of several at once the latest counts, but one that means any connection more
+        than one that may come too late."""
         with self._lock:
-            self._kick = failure
+            if kick.since_ns is None or self._kick is None or self._kick.since_ns is not None:
+                self._kick = kick
 
     def drain(self, until_s: float) -> None:
         """``until_s`` is monotonic; the latest counts."""
@@ -71,7 +83,7 @@ class Requests:
     def stopping(self) -> bool:
         return self._stopping
 
-    def take_kick(self) -> Failure | None:
+    def take_kick(self) -> Kick | None:
         """Each is taken once."""
         with self._lock:
             kick, self._kick = self._kick, None

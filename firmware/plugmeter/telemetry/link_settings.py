@@ -32,6 +32,8 @@ class Timing:
     retry_s: float = 1.0
     longest_retry_s: float = 120.0
     stable_s: float = 60.0
+    short_life_s: float = 5.0
+    """Two connections in a row that the broker closed sooner may be due to another device of this name."""
     breaker_s: float = 300.0
     longest_breaker_s: float = 3_600.0
     least_keepalive_s: float = 4.0

@@ -51,6 +51,8 @@ class LinkStatus:
     """In words; None if there was none since the last connection stood."""
     distrusts: bool = False
     """A failed TLS handshake has opened the breaker, and no connection has closed it since."""
+    twin: bool = False
+    """The broker has closed connections as soon as they were made: perhaps another device has this name."""
     breaker: str = "closed"
     """closed, open or half-open; for the connection, or for publishing where that is what is denied."""
     next_attempt_ns: int | None = None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from plugmeter import sections
+from plugmeter.errors import PlugmeterError
 from plugmeter.progress import Progress
 from plugmeter.telemetry import database
 from plugmeter.telemetry.age import Instant
@@ -27,7 +28,7 @@ from plugmeter.telemetry.intake import Intake
 from plugmeter.telemetry.limits import Limits
 from plugmeter.telemetry.lock import StateLock
 from plugmeter.telemetry.owner import NOBODY, Owner
-from plugmeter.telemetry.reading import Batch, Reader
+from plugmeter.telemetry.reading import Batch, Ended, Reader
 from plugmeter.telemetry.record import Account, Draft
 from plugmeter.telemetry.segment import SegmentDamaged
 from plugmeter.telemetry.store import Store, damage_of
@@ -74,10 +75,15 @@ class Outbox:
         try:
             now = _clock() if instant is None else instant
             store = Store(path, limits, handing, tell=tell, wall_ns=wall_ns, now=now, owner=owner)
+            try:
+                self._reader = Reader(path, handing)
+                self._known = _known(self._reader)
+            except BaseException:
+                store.abandon()
+                raise
         except BaseException:
             lock.close()
             raise
-        self._reader = Reader(path, handing)
         self._writer = Writer(store, self._reader, self._intake, limits, lock, tell)
         self._thread: threading.Thread | None = None
         self._changed = self._intake.changed
@@ -87,7 +93,8 @@ class Outbox:
         self._read_errors = 0
         # Of whichever thread reads, without a lock: each is replaced whole.
         self._read_trouble: str | None = None
-        self._known = self._reader.account()
+        self._doubtful_after = 0
+        """Of the batch that could not be read."""
         # The thread's own:
         self._glance_at_ns = 0
 
@@ -130,29 +137,36 @@ class Outbox:
         long as ``account().unannounced`` says that there are any. Empty while it cannot be read (see
         ``trouble``).
         """
-        if not self._writer.closed:
-            try:
-                batch = self._reader.next_batch(after, most_records, most_bytes)
-                self._read_trouble = None
-                return batch
-            except (sqlite3.Error, SegmentDamaged, DatabaseDamaged) as error:
-                self._could_not_read(error)
+        try:
+            batch = self._reader.next_batch(after, most_records, most_bytes)
+        except (sqlite3.Error, SegmentDamaged, DatabaseDamaged) as error:
+            self._doubtful_after = after
+            self._could_not_read(error, "batch")
+        except Ended:
+            pass
+        else:
+            self._read_trouble = None
+            if after == self._doubtful_after or after < self._doubtful_after < batch.last:
+                self._writer.no_doubt("batch")
+            return batch
         return Batch((), (), after, self.stream)
 
     def acknowledge(self, wanted: Sequence[tuple[int, int]], *, stream: str | None = None) -> None:
         """The controller has what is in these inclusive ranges, in any order. Numbers that are gone are
         harmless, those that never were are ignored and counted (``absurd_acks``), as is all for another
-        ``stream`` than this. Takes effect with the next commit."""
+        ``stream`` than this (``foreign_acks``). Takes effect with the next commit."""
         self._writer.acknowledge(wanted, stream)
 
     def account(self) -> Account:
         """As committed, in one read transaction; the last one while that cannot be read (``trouble``)."""
-        if not self._writer.closed:
-            try:
-                self._known = self._reader.account()
-                self._read_trouble = None
-            except (sqlite3.Error, SegmentDamaged, DatabaseDamaged) as error:
-                self._could_not_read(error)
+        try:
+            self._known = self._reader.account()
+            self._read_trouble = None
+            self._writer.no_doubt("account")
+        except (sqlite3.Error, SegmentDamaged, DatabaseDamaged) as error:
+            self._could_not_read(error, "account")
+        except Ended:
+            pass
         return self._known
 
     def glance(self) -> Account:
@@ -243,13 +257,20 @@ class Outbox:
                     return
                 self._changed.wait(left_s)
 
-    def _could_not_read(self, error: sqlite3.Error | SegmentDamaged | DatabaseDamaged) -> None:
+    def _could_not_read(self, error: sqlite3.Error | SegmentDamaged | DatabaseDamaged, question: str) -> None:
         with self._changed:
             self._read_errors += 1
         self._read_trouble = f"the outbox cannot be read: {in_one_line(error)}"
         why = damage_of(error)
         if why is not None:
-            self._writer.suspect(why)
+            self._writer.suspect(question, why)
+
+
+def _known(reader: Reader) -> Account:
+    try:
+        return reader.account()
+    except (sqlite3.Error, SegmentDamaged, DatabaseDamaged) as error:
+        raise PlugmeterError(f"the outbox cannot be read: {in_one_line(error)}") from None
 
 
 def limits_of(section: sections.Outbox) -> Limits:

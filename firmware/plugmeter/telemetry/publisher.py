@@ -6,6 +6,7 @@ goes. A PUBACK stores nothing: it frees a place, and its reason code tells wheth
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,15 +15,16 @@ from plugmeter.telemetry.client import Answered, Connected, Session
 from plugmeter.telemetry.documents import Document
 from plugmeter.telemetry.failures import is_denial, reason_words
 from plugmeter.telemetry.link_memory import Memory
+from plugmeter.telemetry.packet_limit import packet_bytes
 from plugmeter.telemetry.pulse import Pulse
 from plugmeter.telemetry.sender import Parcel
 from plugmeter.telemetry.subscription import Subscription
 from plugmeter.telemetry.topics import Topics
 from plugmeter.telemetry.window import WINDOW_LIMIT
 
+LOG: Final = logging.getLogger("plugmeter.link")
 _HEARD_BY_NOBODY: Final = 0x10
-_OVERHEAD_BYTES: Final = 32
-"""Of a PUBLISH beside topic and payload: at most 5 of header, 2 + 2 of lengths, 1 of properties."""
+_PACKET_TOO_LARGE: Final = 0x95
 _DEFECT_PAUSE_S: Final = 1.0
 
 
@@ -73,7 +75,6 @@ class Publisher:
         self._pending: dict[int, _Sent] = {}
         """By packet identifier, in the order that they were sent."""
         self._slots = 1
-        self._most_bytes = 0
         self._busy_s = now_s
         self._pause_s = self._documents_pause_s = 0.0
         self._unheard = False
@@ -81,12 +82,16 @@ class Publisher:
     def connected(self, event: Connected, now_s: float) -> None:
         """The broker has told its limits."""
         self._slots = max(1, min(WINDOW_LIMIT, event.receive_maximum))
-        self._most_bytes = event.most_bytes
-        room = event.most_bytes - len(self._topics.records.encode()) - _OVERHEAD_BYTES
+        limit = self._memory.packet_limit
+        limit.connected(event.most_bytes)
+        room = limit.records_bytes - packet_bytes(self._topics.records, b"")
         self._memory.sender.connected(event.receive_maximum, room)
         self._memory.documents.all_again()
         if self._birth is not None:
-            self._publish(self._birth, now_s)
+            if self._fits(self._birth):
+                self._publish(self._birth, now_s)
+            else:
+                self._tell_left_out(self._birth)
 
     def acknowledged(self, now_s: float) -> None:
         """The controller has said something: it is alive, so nothing was overlooked yet."""
@@ -97,6 +102,9 @@ class Publisher:
         broker's Receive Maximum."""
         if self.goodbye is not None and not self._goodbye_sent:
             self._goodbye_sent = True
+            if not self._fits(self.goodbye):
+                self._tell_left_out(self.goodbye)
+                return
             self._session.publish(self.goodbye.topic, self.goodbye.payload, retain=True, qos=0)
 
     @property
@@ -119,6 +127,10 @@ class Publisher:
             self._batch_answered(sent.ticket, event.code, now_s)
         elif sent.message is self.goodbye:
             self.goodbye_answer = event.code
+            if event.code >= 0x80:
+                self._tally.counters["goodbyes_refused"] += 1
+                LOG.warning("the broker refuses the goodbye: %s", reason_words(event.code))
+                self._guard.tell("goodbye-refused", {"reason": reason_words(event.code)})
         elif event.code >= 0x80:
             self._tally.counters["documents_refused"] += 1
             if sent.message is self._birth:
@@ -131,7 +143,23 @@ class Publisher:
             self._memory.tell_change(f"document {topic}", event.code, "document-refused", words)
         else:
             self._memory.document_backoff.reset()
-            self._memory.told.pop(f"document {sent.message.topic}", None)
+            for what in ("document", "size of"):
+                self._memory.told.pop(f"{what} {sent.message.topic}", None)
+
+    def too_large(self) -> None:
+        """The broker ends the connection for a packet that was too large: the largest that it has not
+        answered was so, whichever it means."""
+        messages = [sent.message for sent in self._pending.values()]
+        if messages:
+            largest = max(messages, key=self._size_bytes)
+            self._memory.packet_limit.exceeded(
+                self._size_bytes(largest), divisible=isinstance(largest, Parcel)
+            )
+
+    def _size_bytes(self, message: Document | Parcel) -> int:
+        if isinstance(message, Document):
+            return message.size_bytes
+        return packet_bytes(self._topics.records, message.payload)
 
     def _batch_answered(self, ticket: int, code: int, now_s: float) -> None:
         memory = self._memory
@@ -144,6 +172,7 @@ class Publisher:
             memory.publish_backoff.reset()
             memory.told.pop("publish", None)
             if memory.publishing.succeeded():
+                LOG.info("the broker allows publishing again")
                 self._guard.tell("publishing-allowed", {})
             if heard == self._unheard:
                 self._unheard = not heard
@@ -164,9 +193,11 @@ class Publisher:
         if publishing.state(now_s) is BreakerState.OPEN:
             return  # the rest of the same window
         publishing.failed(Kind.REFUSED, now_s)
-        self._guard.tell(
-            "publishing-denied", {"reason": words, "pause_s": round((publishing.until_s or now_s) - now_s, 1)}
+        pause_s = round((publishing.until_s or now_s) - now_s, 1)
+        LOG.warning(
+            "the broker denies publishing: %s; the breaker opens, next attempt in %g s", words, pause_s
         )
+        self._guard.tell("publishing-denied", {"reason": words, "pause_s": pause_s})
 
     # --- what we say ---------------------------------------------------------------------------------
 
@@ -174,12 +205,23 @@ class Publisher:
         """Say what there is to say, as far as the broker's Receive Maximum goes."""
         while len(self._pending) < self._slots and not self._session.over:
             if self.goodbye is not None:
-                if self._goodbye_sent or not self._publish(self.goodbye, now_s):
-                    return
-                self._goodbye_sent = True
+                self._pump_goodbye(self.goodbye, now_s)
                 return
             if not self._pump_document(now_s) and not self._pump_records(now_s):
                 return
+
+    def _pump_goodbye(self, goodbye: Document, now_s: float) -> None:
+        if self._goodbye_sent:
+            return
+        if self._fits(goodbye):
+            self._goodbye_sent = self._publish(goodbye, now_s)
+            return
+        self._goodbye_sent = True
+        self.goodbye_answer = _PACKET_TOO_LARGE  # as the broker would say
+        self._tell_left_out(goodbye)
+
+    def _fits(self, document: Document) -> bool:
+        return document.size_bytes <= self._memory.packet_limit.documents_bytes
 
     def _publish(self, message: Document | Parcel, now_s: float) -> bool:
         if isinstance(message, Document):
@@ -202,7 +244,10 @@ class Publisher:
             return not self._birth_refused
         if not documents.waiting or now_s < self._documents_pause_s:
             return False
-        document = documents.take(self._most_bytes - _OVERHEAD_BYTES - 256)
+        document = documents.take(self._memory.packet_limit.documents_bytes)
+        for each in documents.left_out:
+            self._tell_left_out(each)
+        documents.left_out.clear()
         if document is None:
             return False
         if not self._publish(document, now_s):
@@ -249,10 +294,13 @@ class Publisher:
         if not unsendable:
             return
         self._tally.counters["records_too_large"] += len(unsendable)
-        self._memory.tell_change(
-            "unsendable",
-            max(unsendable),
-            "record-too-large",
-            {"numbers": unsendable[:20], "limit": self._most_bytes},
-        )
+        limit = self._memory.packet_limit.records_bytes
+        self._guard.tell("record-too-large", {"numbers": unsendable[:20], "limit": limit})
         unsendable.clear()
+
+    def _tell_left_out(self, document: Document) -> None:
+        """Once for each topic: one that changes each second is too large each second."""
+        self._tally.counters["documents_too_large"] += 1
+        limit = self._memory.packet_limit.documents_bytes
+        words = {"topic": document.topic, "bytes": document.size_bytes, "limit": limit}
+        self._memory.tell_change(f"size of {document.topic}", limit, "document-too-large", words)

@@ -37,14 +37,20 @@ class Batch:
     """A damaged database makes a new stream, whose numbers begin again."""
 
 
+class Ended(Exception):
+    """The outbox is closed."""
+
+
 class Reader:
-    """Thread-safe, with a connection of its own. Raises sqlite3.Error, SegmentDamaged and DatabaseDamaged."""
+    """Thread-safe, with a connection of its own. Raises sqlite3.Error, SegmentDamaged and DatabaseDamaged,
+    and Ended after its end."""
 
     def __init__(self, path: Path, handing: Handing) -> None:
         self._path = path
         self._handing = handing
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._ended = False
         self._unpacked: tuple[tuple[str, int, int], list[Entry]] | None = None
         """The segment that was read last, by stream, first number and edition: batches end within one."""
 
@@ -74,6 +80,12 @@ class Reader:
             self.close()
             yield
 
+    def end(self) -> None:
+        """Nobody reads any more, and a thread that comes late opens nothing."""
+        with self._lock:
+            self._ended = True
+            self.close()
+
     def close(self) -> None:
         """Close the connection; the next read opens a new one. Not while another thread reads."""
         self._unpacked = None
@@ -83,6 +95,8 @@ class Reader:
 
     @contextmanager
     def _snapshot(self) -> Iterator[tuple[sqlite3.Connection, Books]]:
+        if self._ended:
+            raise Ended
         if self._connection is None:
             self._connection = database.open_reader(self._path)
         connection = self._connection

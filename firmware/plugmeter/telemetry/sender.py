@@ -15,8 +15,8 @@ from plugmeter.telemetry.window import Window
 MOST_RECORDS: Final = 100
 MOST_BYTES: Final = 65_536
 _LEAST_BYTES: Final = 4_096
-_LEAST_MESSAGE_BYTES: Final = 1_024
 _PASSED_OVER_AT_ONCE: Final = 16
+_UNSENDABLE_RANGES: Final = 1_000
 
 Encode = Callable[[str, str, Sequence[StoredRecord], Sequence[Tombstone]], bytes]
 """(stream, device, records, tombstones) as one message: envelope.batch."""
@@ -78,17 +78,17 @@ class Sender:
         self._fresh = threading.Event()
         self._most_bytes = MOST_BYTES
         self._message_limit = 0
-        self._learnt_limit: int | None = None
-        self._largest_sent = 0
         self.unsendable: list[int] = []
-        """Numbers of records that are larger than what the broker takes; the owner tells and clears them."""
+        """Numbers of records that are larger than what the broker takes, each once; the owner tells and
+        clears them."""
+        self._passed_over: Ranges = ()
+        """Those that were among them: they stay in the outbox, and are met again at each rewind."""
+        self._passed_over_now = 0
 
     def connected(self, receive_maximum: int, message_bytes: int) -> None:
         """Begin with the oldest that is pending. No payload is to be longer than ``message_bytes``."""
         self._window.open(receive_maximum)
         self._message_limit = message_bytes
-        if self._learnt_limit is not None:
-            self._message_limit = min(message_bytes, self._learnt_limit)
         self.rewind()
 
     def rewind(self) -> None:
@@ -108,10 +108,6 @@ class Sender:
         """A connection went dead: perhaps it is so slow that smaller messages get through."""
         self._most_bytes = max(_LEAST_BYTES, self._most_bytes // 2)
 
-    def message_too_large(self) -> None:
-        """The broker closed the connection for a message's size, without having said its limit (0x95)."""
-        self._learnt_limit = max(_LEAST_MESSAGE_BYTES, self._largest_sent // 2)
-
     def next(self) -> Parcel | None:
         """The next message, if the window has room and there is something to send.
 
@@ -119,8 +115,8 @@ class Sender:
         also after some that fit into no message: a broker that takes hardly anything must not keep us here
         for a whole backlog. So ask again soon, in any case.
         """
-        before = len(self.unsendable)
-        while self._window.room and len(self.unsendable) - before < _PASSED_OVER_AT_ONCE:
+        self._passed_over_now = 0
+        while self._window.room and self._passed_over_now < _PASSED_OVER_AT_ONCE:
             due = self._window.take_due()
             if due is not None:
                 try:
@@ -175,6 +171,7 @@ class Sender:
             return False
         self.stream = batch.stream
         self.highest = 0
+        self._passed_over = ()
         self._window.clear()
         self.rewind()
         return True
@@ -191,14 +188,23 @@ class Sender:
             if payload is not None and len(payload) <= self._message_limit:
                 break
             if taken == 1:
-                self.unsendable.append(_number(items[0]))
+                self._pass_over(_number(items[0]))
                 return None, 1
             taken //= 2
-        self._largest_sent = max(self._largest_sent, len(payload))
         again = sum(record.seq <= self.highest for record in records)
         self.highest = max(self.highest, _number(items[taken - 1]))
         numbers = ranges.normalise((_first(each), _number(each)) for each in items[:taken])
         return Parcel(payload, numbers, len(records), again, since_s), taken
+
+    def _pass_over(self, number: int) -> None:
+        self._passed_over_now += 1
+        known = ranges.merge(self._passed_over, ((number, number),))
+        if known == self._passed_over:
+            return
+        self.unsendable.append(number)
+        if len(known) > _UNSENDABLE_RANGES:  # a gap is taken for told: rather one too few than many twice
+            known = ((known[0][0], known[1][1]), *known[2:])
+        self._passed_over = known
 
     def _encoded(
         self, stream: str, records: Sequence[StoredRecord], tombstones: Sequence[Tombstone]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -81,10 +82,13 @@ class Store:
         self._now = now
         self._owner = owner
         self._attempted = 0
+        self._aside: Path | None = None
+        """A database that was set aside, until the new one is there; and why."""
+        self._why_aside = "corrupt"
         self._connection: sqlite3.Connection
         self._segments: Segments
         self.state: State
-        self._open(thorough=False, is_start=True, aside=None)
+        self._open(thorough=False, is_start=True)
 
     @property
     def books(self) -> Books:
@@ -123,14 +127,15 @@ class Store:
         """After an error that leaves the log in doubt. What is in the database then is on the disk as well.
         Raises PlugmeterError; then nothing is open, and it may be tried again."""
         self.abandon()
-        self._open(thorough=thorough, is_start=False, aside=None)
+        self._open(thorough=thorough, is_start=False)
 
     def set_aside(self, why: str) -> None:
-        """The database is damaged, though it looked sound. Raises PlugmeterError, as ``reopen`` does."""
+        """The database is damaged, though it looked sound: out of the way with it, and ``reopen``. Raises
+        PlugmeterError, as that does."""
         self.abandon()
-        aside = database.set_aside(self._path, self._stamp())
-        database.tell_aside(self._tell, self._path, why, aside)
-        self._open(thorough=False, is_start=False, aside=aside)
+        self._aside = database.set_aside(self._path, self._stamp())
+        self._why_aside = "corrupt"
+        database.tell_aside(self._tell, self._path, why, self._aside)
 
     def close(self) -> None:
         """Check the books, mark the end as clean, copy the log back, and close, which it is in any case
@@ -176,13 +181,11 @@ class Store:
         """Copy the log back if it has grown far beyond its size: where SQLite cannot do so as it commits, it
         keeps the reason to itself."""
         wal = self._path.with_name(self._path.name + database.SUFFIXES[1])
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # there is none; or the disk fails, as the next commit will say
             if wal.stat().st_size > 2 * (self._limits.wal_bytes + self._limits.transaction_bytes):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def _open(
-        self, *, thorough: bool, is_start: bool, aside: Path | None, why_aside: str = "corrupt"
-    ) -> None:
+    def _open(self, *, thorough: bool, is_start: bool, rechecks: int = 0) -> None:
         opened = database.open_database(
             self._path,
             SCHEMA,
@@ -194,11 +197,12 @@ class Store:
             upgrades=UPGRADES,
         )
         self._connection = opened.connection
-        aside = aside or opened.set_aside
+        self._aside = aside = self._aside or opened.set_aside
         try:
             theirs = self._anothers()
             if theirs is None:
-                self._begin(is_start, aside, why_aside)
+                self._begin(is_start, aside)
+                self._aside = None
                 return
         except BaseException as error:
             self.abandon()
@@ -210,9 +214,14 @@ class Store:
         else:
             self._set_aside_anothers(theirs)
             return
+        if aside is None and rechecks < len(database.RECHECK_S):
+            time.sleep(database.RECHECK_S[rechecks])
+            self._open(thorough=True, is_start=is_start, rechecks=rechecks + 1)
+            return
         if aside is not None:
             raise PlugmeterError(f"{shown(self._path)}: a new database is damaged ({why}); check the disk")
         self.set_aside(why)
+        self._open(thorough=False, is_start=False)
 
     def _anothers(self) -> _Anothers | None:
         """What waits in it that can be sent by another owner only."""
@@ -234,7 +243,8 @@ class Store:
     def _set_aside_anothers(self, theirs: _Anothers) -> None:
         """Raises PlugmeterError."""
         self.abandon()
-        aside = database.set_aside(self._path, self._stamp(), theirs.change)
+        aside = self._aside = database.set_aside(self._path, self._stamp(), theirs.change)
+        self._why_aside = theirs.change
         if theirs.change == "copied":
             self._forget_machine(aside)
         self._tell(
@@ -244,7 +254,7 @@ class Store:
             f' directory, and start plugmeter once with daemon.device = "{theirs.books.device}" and that'
             " daemon.state_directory"
         )
-        self._open(thorough=False, is_start=False, aside=aside, why_aside=theirs.change)
+        self._open(thorough=False, is_start=False)
 
     def _forget_machine(self, aside: Path) -> None:
         """Who puts it back, wherever, means it: then it is taken as it is."""
@@ -260,7 +270,7 @@ class Store:
             return f'was made as the device "{found.device}", and this one is called "{self._owner.device}"'
         return f'was copied from another machine, where it was made as the device "{found.device}"'
 
-    def _begin(self, is_start: bool, aside: Path | None, why_aside: str) -> None:
+    def _begin(self, is_start: bool, aside: Path | None) -> None:
         database.set_wal_bytes(self._connection, self._limits.wal_bytes)
         self._segments = Segments(self._connection)
         found = books.read(self._connection)
@@ -274,7 +284,7 @@ class Store:
             self._new_stream()
             self._first("stream", previous=found.stream, reason=change, set_aside=None)
         elif found is None:
-            reason = why_aside if aside is not None else "lost" if previous else "new"
+            reason = self._why_aside if aside is not None else "lost" if previous else "new"
             self._new_stream()
             self._first("stream", previous=previous, reason=reason, set_aside=aside and shown(aside))
         else:

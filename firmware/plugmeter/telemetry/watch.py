@@ -38,9 +38,10 @@ class Watch:
             return
         if self._watched is not None:
             self._selector.unregister(self._watched[0])
-        self._watched = wanted
+            self._watched = None
         if wanted is not None:
-            self._selector.register(*wanted)
+            self._selector.register(*wanted)  # raises for what is none, and then nothing is watched
+            self._watched = wanted
 
     def close(self) -> None:
         """Idempotent."""

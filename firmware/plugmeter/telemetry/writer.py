@@ -24,6 +24,9 @@ from plugmeter.telemetry.store import Store, damage_of
 from plugmeter.telemetry.trouble import Trouble
 
 _OVERDUE_EVERY_S: Final = 60.0
+_MOST_DOUBTS: Final = 5
+"""So often in a row may the same question meet damage that a check of everything does not find: reads that
+fail now and then look like that, too (``database.RECHECK_S``)."""
 _CAUTIOUS: Final = (65_536, 256)
 """Bytes and items of a commit while the disk is full: a little room must be enough to go on."""
 _STAYS_OPEN: Final = frozenset(
@@ -78,10 +81,14 @@ class Writer:
         self._writing = threading.Lock()
         self._changed = intake.changed
         # With the lock of _changed:
-        self._acks = AckIntake()
+        self._acks = AckIntake(store.books.stream)
+        self._foreign_acks = 0
         self._limits = limits
         self._suspect: str | None = None
         """What a reader took for damage."""
+        self._doubts: dict[str, int] = {}
+        """By question (write, account, batch): how often in a row damage was found that a check of the whole
+        structure did not see."""
         # With _writing. Some of it is read without, one attribute at a time: each is replaced whole.
         self._store = store
         self._lock = lock
@@ -92,9 +99,8 @@ class Writer:
         self._counters = dict.fromkeys(("commits", "evicted", "write_errors"), 0)
         self._applied = limits
         self._is_open = True
-        self._damaged = 0
-        """How often in a row damage was found that a check of the whole structure did not see."""
         self._why_damaged = ""
+        self._last_stream = store.books.stream
         self._doubtful: _Attempt | None = None
         self._cautious = False
         self._overdue_at_ns = 0
@@ -115,18 +121,24 @@ class Writer:
     @property
     def counters(self) -> dict[str, int]:
         """Since it was made."""
-        return {**self._counters, "absurd_acks": self._acks.absurd, "dropped_acks": self._acks.dropped}
+        return {
+            **self._counters,
+            "absurd_acks": self._acks.absurd,
+            "dropped_acks": self._acks.dropped,
+            "foreign_acks": self._foreign_acks,
+        }
 
     # For any thread
 
     def acknowledge(self, wanted: Sequence[Range], stream: str | None) -> None:
         """See ``Outbox.acknowledge``."""
         with self._changed:
-            # A stream that ends between these lines does no harm: _mend forgets the acknowledgements after
-            # that, with this lock.
-            if stream is not None and stream != self.stream:
+            now = self._store.books  # once: the writer replaces it without this lock
+            if stream is not None and stream != now.stream:
+                self._foreign_acks += len(wanted)
                 return
-            if self._acks.add(wanted, self._store.books.produced, time.monotonic_ns()):
+            is_other = self._acks.begin(now.stream)
+            if self._acks.add(wanted, now.produced, time.monotonic_ns()) or is_other:
                 self._changed.notify_all()
 
     def set_limits(self, limits: Limits) -> None:
@@ -135,11 +147,19 @@ class Writer:
             self._limits = limits
             self._changed.notify_all()
 
-    def suspect(self, why: str) -> None:
+    def suspect(self, question: str, why: str) -> None:
         """A reader found what looks like damage: the next turn, due at once, looks into it."""
         with self._changed:
+            if self._suspect is None:  # else it is not mended yet: that counts once
+                self._doubts[question] = self._doubts.get(question, 0) + 1
             self._suspect = why
             self._changed.notify_all()
+
+    def no_doubt(self, question: str) -> None:
+        """It was answered."""
+        if question in self._doubts:
+            with self._changed:
+                self._doubts.pop(question, None)
 
     def mark(self) -> Mark:
         """All that was handed over until now."""
@@ -204,16 +224,16 @@ class Writer:
         """Copy the log back and mark the end as clean; unless not all is committed, which is told."""
         with self._writing:
             self.closed = True
-            with self._reader.suspended():
-                self._finish(flushed)
+            self._reader.end()
+            self._finish(flushed)
             self._lock.close()
 
     def abandon(self) -> None:
         """Close without a mark."""
         with self._writing:
             self.closed = True
-            with self._reader.suspended():
-                self._store.abandon()
+            self._reader.end()
+            self._store.abandon()
             self._lock.close()
 
     # All below: with _writing
@@ -234,6 +254,8 @@ class Writer:
         self._mend()
         began_ns = time.monotonic_ns()
         with self._changed:
+            if self._acks.begin(self.stream):
+                self._changed.notify_all()
             limits, acks, given = self._limits, self._acks.waiting, self._acks.given
         changed_limits = limits is not self._applied
         if changed_limits:
@@ -250,6 +272,7 @@ class Writer:
             return None
         self._doubtful = _Attempt(self.stream, len(items), acks, given)
         done = self._store.commit(items, acks)
+        self.no_doubt("write")
         self.more = done.more
         self._counters["evicted"] += done.evicted
         self.trouble.over()
@@ -281,34 +304,38 @@ class Writer:
         """Open the database anew where that is needed. Raises PlugmeterError where it cannot be."""
         with self._changed:
             suspect, self._suspect = self._suspect, None
+            doubts = max(self._doubts.values(), default=0)
         if suspect is not None:
             self._is_open = False
-            self._damaged += 1
             self._why_damaged = suspect
         if self._is_open:
             return
-        stream = self.stream
         with self._reader.suspended():
-            if self._damaged > 1:
+            if doubts > _MOST_DOUBTS:
                 self._store.set_aside(self._why_damaged)
-            else:
-                self._store.reopen(thorough=self._damaged > 0)
+                self._begin_anew()  # what is there from now on is a new one, though it may take some attempts
+                doubts = 0
+            self._store.reopen(thorough=doubts > 0)
         self._is_open = True
-        if self.stream != stream:
-            self._damaged = 0
-            with self._changed:
-                self._acks.forget()
+        if self.stream != self._last_stream:
+            self._last_stream = self.stream
+            self._begin_anew()
         if self._doubtful is not None and self._store.took_place(self._doubtful.stream):
             self.trouble.over()
             self._settle(self._doubtful.acks)  # acknowledging once more is harmless
         self._doubtful = None
+
+    def _begin_anew(self) -> None:
+        with self._changed:
+            self._doubts.clear()
 
     def _could_not_write(self, error: sqlite3.Error | SegmentDamaged | DatabaseDamaged) -> None:
         self._counters["write_errors"] += 1
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         why = damage_of(error)
         if why is not None:
-            self._damaged += 1
+            with self._changed:
+                self._doubts["write"] = self._doubts.get("write", 0) + 1
             self._why_damaged = why
             self._is_open = False
         elif code in _STAYS_OPEN:

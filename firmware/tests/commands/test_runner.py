@@ -73,7 +73,7 @@ def running() -> Iterator[Callable[..., Run]]:
                 "environment": user.environment,
                 "command": (*user.command, "runner", "--descriptor", "3"),
             }
-        runner = Runner(settings, Plan(rig=asked.rig, **plan) if plan else asked, **more)
+        runner = Runner(settings, Plan(**{"rig": asked.rig, **plan}) if plan else asked, **more)
         runners.append(runner)
         return Run(runner)
 
@@ -295,7 +295,8 @@ def test_a_rig_that_dies_makes_the_run_invalid_and_no_failure(running: Callable[
 
 
 def test_a_run_that_cannot_be_made_is_one_line(running: Callable[..., Run]) -> None:
-    run = running({}, {"rig": "relay"})
+    """By a parent that has not looked whether it can."""
+    run = running({}, {}, rig="relay")
     assert run.hear(wire.Ended) == wire.Ended(2)
     (failure,) = run.all(wire.Failure)
     assert failure.kind == "UsageError"

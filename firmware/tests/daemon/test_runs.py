@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.process import Daemon, Onlooker, SmallDisk, configuration
+from tests.daemon.process import Daemon, Onlooker, SmallDisk, configuration, environment
 from tests.telemetry.broker import Mosquitto, eventually
 
 LONG = "[rig]\nsticks = 1000\ncycles = 100\nports = 4\n"
@@ -136,6 +138,79 @@ def test_what_cannot_be_run_ends_the_start_as_a_mistake(tmp_path: Path) -> None:
     assert daemon.process.wait(60) == 2, daemon.log()
     assert daemon.log().count("plugmeter: gpio.factory = 'nosuch'") == 1
     assert "Traceback" not in daemon.log()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "arguments", "words"),
+    [
+        ("[rig]", "[rig]\ndensity_per_s = 60", {"density_per_s": 60}, "60 plugs/s need 30 ports"),
+        ('rig = "injected"', 'rig = "relay"', {"rig": "relay"}, "switches its VBUS"),
+        ("sticks = 1000", "sticks = 1000000", {"sticks": 1_000_000}, "take fewer sticks"),
+    ],
+)
+def test_what_could_never_run_ends_no_run(
+    tmp_path: Path, broker: Mosquitto, old: str, new: str, arguments: dict[str, Any], words: str
+) -> None:
+    """By none of the ways: a reload, a command, a configuration from afar."""
+    config = long_runs(tmp_path, broker.port)
+    with Onlooker(broker.port, acknowledges=True) as onlooker, Daemon(tmp_path, config) as daemon:
+        run = runner_of(daemon)
+        good = config.read_text()
+        config.write_text(good.replace(old, new))
+        daemon.send(signal.SIGHUP)
+        daemon.await_notified("READY=1", times=2)
+        (line,) = (line for line in daemon.log().splitlines() if "reload refused" in line)
+        assert words in line
+        onlooker.command("start-run", "s1", {"rig": "injected", "ports": 4, **arguments} if
+                         "rig" not in arguments else arguments)  # fmt: skip
+        failed = onlooker.await_state("start-run", "s1")
+        assert failed["state"] != "successful" and words in str(failed)
+        trial = {"daemon": arguments} if "rig" in arguments else {"rig": arguments}
+        onlooker.command("config", "c1", {"config": trial})
+        failed = onlooker.await_state("config", "c1")
+        assert failed["state"] != "successful" and words in str(failed)
+        assert runner_of(daemon) == run
+        eventually(lambda: daemon.figures()["run"]["state"] == "running", "it goes on")
+        assert runner_of(daemon) == run
+        config.write_text(good)
+        assert daemon.stop() == 0
+
+
+def test_runs_that_fail_again_and_again_are_a_finding_and_have_no_certificate(tmp_path: Path) -> None:
+    """What only the run itself can find out: its process cannot load what it needs."""
+    broken = tmp_path / "broken"
+    config = configuration(tmp_path, None, rig="injected")
+    hook = tmp_path / "sitecustomize.py"
+    hook.write_text(
+        "import os, sys\n"
+        f"if 'runner' in sys.argv and '--descriptor' in sys.argv and os.path.exists({str(broken)!r}):\n"
+        "    os._exit(9)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    with Daemon(tmp_path, config, PYTHONPATH=path) as daemon:
+        eventually(lambda: daemon.figures()["run"]["certificate"] == "valid", "a report", 60)
+        broken.touch()
+        eventually(
+            lambda: any(each["name"] == "run_failures" for each in daemon.figures()["findings"]),
+            f"it is found; {daemon.log()}",
+            60,
+        )
+        (finding,) = daemon.figures()["findings"]
+        assert (finding["worker"], finding["remedy"]) == ("runner", "none")
+        run = daemon.figures()["run"]
+        assert run["failure"] and run["failure"] in finding["evidence"]
+        shown = subprocess.run(
+            [sys.executable, "-m", "plugmeter", "status", "--config", str(config)],
+            capture_output=True, text=True, env=environment(), timeout=60, check=False,
+        ).stdout.splitlines()  # fmt: skip
+        assert f"run failed: {run['failure']}" in shown[0]
+        assert any("last run: certificate valid" in line for line in shown)
+        broken.unlink()
+        eventually(
+            lambda: not daemon.figures()["findings"], f"a run that ends well ends it; {daemon.log()}", 90
+        )
+        assert daemon.figures()["run"]["failure"] == ""
+        assert daemon.stop() == 0
 
 
 def test_a_command_is_told_of_its_own_run_and_no_other(tmp_path: Path, broker: Mosquitto) -> None:

@@ -86,6 +86,55 @@ def test_metrics_that_somebody_else_serves_end_the_start_in_one_line(tmp_path: P
         assert "Traceback" not in daemon.log()
 
 
+def checked(config: Path, *before: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*before, sys.executable, "-m", "plugmeter", "run", "--check", "--config", str(config)],
+        capture_output=True, text=True, env=environment(**more), timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rig", "old", "new", "words"),
+    [
+        ("injected", "ports = 4", "ports = 12\ndensity_per_s = 60", "name more ports, or lower the density"),
+        ("injected", "sticks = 4", "sticks = 1\ndensity_per_s = 7", "take more sticks"),
+        ("injected", "sticks = 4\ncycles = 1", "sticks = 1000\ncycles = 100000", "take fewer sticks"),
+        ("gadget", "ports = 4", "ports = 40", "dummy_hcd has 1 to 32"),
+        ("relay", "[rig]", "[rig]", "add [ports"),
+        ("passive", "[rig]", '[gpio]\nfactory = "nope"\n[ports."1-1"]\nsense_gpio = 4\n[rig]', "has lgpio"),
+    ],
+)
+def test_a_plan_that_can_never_run_does_not_pass_the_check(
+    tmp_path: Path, rig: str, old: str, new: str, words: str
+) -> None:
+    config = configuration(tmp_path, None, rig=rig)
+    config.write_text(config.read_text().replace(old, new))
+    done = checked(config)
+    lines = [line for line in done.stderr.splitlines() if "needs root" not in line]  # the gadget rig's
+    assert (done.returncode, done.stdout, len(lines)) == (2, "", 1), done.stderr
+    assert words in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"), [({}, "sudo sysctl"), ({"NOTIFY_SOCKET": "/none"}, "sudo sysctl")]
+)
+def test_a_namespace_that_is_refused_does_not_pass_the_check(
+    tmp_path: Path, more: dict[str, str], words: str
+) -> None:
+    config = configuration(tmp_path, None, rig="injected")
+    assert checked(config, **more).returncode == 0
+    script = 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$@"'
+    limited = ("unshare", "-Ur", "sh", "-c", script, "sh")
+    tried = subprocess.run([*limited, "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"needs user namespaces: {tried.stderr.strip()}")
+    done = checked(config, *limited, **more)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert words in done.stderr
+    config.write_text(config.read_text().replace('rig = "injected"', 'rig = "passive"'))
+    assert checked(config, *limited, **more).returncode == 0, "no other rig needs one"
+
+
 POWERLESS = ("setpriv", "--bounding-set=-all") if os.geteuid() == 0 else ()
 """root's files are root's then, but nobody else's."""
 

@@ -13,13 +13,16 @@ from plugmeter.lifecycle.diagnosis.doctor import Doctor, Limits, headline
 from plugmeter.lifecycle.diagnosis.fd_leak import FdLeak
 from plugmeter.lifecycle.diagnosis.finding import Change, Finding
 from plugmeter.lifecycle.diagnosis.half_open import HalfOpen
+from plugmeter.lifecycle.diagnosis.run_failures import RunFailures
 from plugmeter.lifecycle.diagnosis.spinning import Spinning
 from plugmeter.lifecycle.diagnosis.stuck import Stuck
 from plugmeter.lifecycle.diagnosis.tls_handshakes import TlsHandshakes
+from plugmeter.lifecycle.diagnosis.twin import Twin
 from plugmeter.lifecycle.samples import (
     LinkSample,
     Observation,
     ProcessSample,
+    RunSample,
     TcpSample,
     ThreadSample,
     WorkerSample,
@@ -351,6 +354,27 @@ def test_a_slow_link_that_moves_is_never_accused(answers: list[tuple[int, bool, 
         assert detector.look(Observation(heard, link=replace(LINK, last_received_ns=heard), tcp=TCP)) == []
 
 
+# twin
+
+
+def test_a_twin_is_found_once_and_ends_with_the_suspicion() -> None:
+    detector = Twin()
+    assert detector.look(Observation(1 * S, link=LINK)) == []
+    suspected = replace(LINK, state="broken", connected_since_ns=None, twin=True)
+    (finding,) = detector.look(Observation(2 * S, link=suspected))
+    assert (finding.name, finding.worker, finding.since_ns, finding.remedy) == (
+        "twin",
+        "link",
+        2 * S,
+        "breaker",
+    )
+    assert "another device" in finding.evidence
+    assert detector.look(Observation(3 * S, link=replace(suspected, state="connecting"))) == [finding]
+    assert detector.look(Observation(4 * S, link=LINK)) == []
+    assert detector.look(Observation(5 * S, link=suspected))[0].since_ns == 5 * S
+    assert detector.look(Observation(6 * S)) == []
+
+
 # tls_handshakes
 
 
@@ -405,6 +429,35 @@ def test_a_link_that_was_made_anew_counts_from_nothing() -> None:
     assert look_at_failures(detector, [(3, 3)])[-1]
 
 
+# run_failures
+
+
+def look_at_runs(detector: RunFailures, failures: Iterable[int]) -> list[list[Finding]]:
+    return [
+        detector.look(Observation(at * S, run=RunSample(each, 7 * S, f"reason {each}")))
+        for at, each in enumerate(failures)
+    ]
+
+
+def test_runs_that_fail_in_a_row_are_found_once_and_until_the_row_ends() -> None:
+    seen = look_at_runs(RunFailures(3), [0, 1, 2, 3, 4, 4, 0, 1, 2, 9, 1])
+    assert [len(each) for each in seen] == [0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 0]
+    (finding,) = seen[3]
+    assert finding == Finding(
+        "run_failures", "runner", 7 * S, "3 runs in a row failed; the last: reason 3", "none"
+    )
+    assert seen[5] == [finding], "the same one, told once"
+    assert seen[9][0].evidence.startswith("9 runs")
+
+
+def test_a_row_nobody_knows_of_is_none() -> None:
+    detector = RunFailures(1)
+    assert look_at_runs(detector, [1])[0]
+    assert detector.look(Observation(2 * S)) == []
+    (finding,) = detector.look(Observation(3 * S, run=RunSample(1, 0, "")))
+    assert finding.evidence.endswith("the cause was not told")
+
+
 # all together
 
 
@@ -431,12 +484,15 @@ def test_headlines_are_ascii_for_systemd() -> None:
         Finding("fd_leak", "process", 0, "", "none"),
         Finding("half_open", "link", 0, "", "reconnect"),
         Finding("tls_handshakes", "link", 0, "", "breaker"),
+        Finding("run_failures", "runner", 0, "", "none"),
         Finding("spinning", "link", 0, "", "reconnect"),
+        Finding("twin", "link", 0, "", "breaker"),
     ]
     line = headline(found)
     assert line.isascii()
     assert line == (
-        "Gr??e is stuck; descriptors leak; broker connection half-open; TLS handshakes fail; link spins"
+        "Gr??e is stuck; descriptors leak; broker connection half-open; TLS handshakes fail; runs fail;"
+        " link spins; perhaps another device of this name"
     )
 
 

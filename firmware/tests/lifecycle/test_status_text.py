@@ -47,6 +47,7 @@ def test_a_running_daemon_on_one_screen() -> None:
             late=1,
             lost=1,
             certificate="valid",
+            verdict="VALID: all is well",
             lost_total={"udevd": 1},
         ),
         process=ProcessSample(41 << 20, 44 << 20, 12 * S, 90_061 * S, 31, 1024, 9),
@@ -58,7 +59,8 @@ def test_a_running_daemon_on_one_screen() -> None:
         "plugmeter 1.2.3 on pi-7 (pid 4711) is NOT ready, up 1 d 1 h",
         "not ready  the outbox cannot write: disk full",
         "stage      running",
-        "run        running, rig relay: 1,200 expected, 1,198 matched, 1 late, 1 lost; certificate valid",
+        "run        running, rig relay: 1,200 expected, 1,198 matched, 1 late, 1 lost",
+        "           last run: certificate valid; VALID: all is well",
         "           lost since the daemon's start: 1 udevd",
         "outbox     45 pending of 12,345 produced (12,000 acknowledged, 300 tombstoned), 5.0 MiB on disk",
         "           CANNOT WRITE: disk full",
@@ -70,6 +72,18 @@ def test_a_running_daemon_on_one_screen() -> None:
         "findings   spinning, for 16 min 40 s: link wakes up too often (remedy: reconnect)",
         "warnings   2026-09-21 14:13:20Z WARNING the broker went away",
     ]
+
+
+def test_a_run_that_failed_is_said_first_and_has_no_certificate() -> None:
+    run = RunFigures(
+        state="failed", rig="relay", certificate="valid", verdict="VALID: all", failure="no\x1b line 4"
+    )
+    lines = running(Figures(version="1.2.3", pid=5, run=run), [])
+    assert lines[0].startswith("plugmeter 1.2.3 (pid 5) is ready; run failed: no")
+    assert "\x1b" not in lines[0]
+    at = next(number for number, line in enumerate(lines) if line.startswith("run "))
+    assert lines[at] == "run        failed, rig relay: 0 expected, 0 matched, 0 late, 0 lost"
+    assert lines[at + 1] == "           last run: certificate valid; VALID: all"
 
 
 def test_books_that_do_not_add_up_are_said_loudly() -> None:

@@ -93,6 +93,27 @@ def test_a_bad_file_keeps_it_running(service: Container) -> None:
     assert state(service)["ActiveState"] == "active"
 
 
+def test_a_rig_that_the_sandbox_forbids_is_refused_before_the_run_is_ended(
+    service: Container, broker: Mosquitto
+) -> None:
+    service.write(CONFIG, configuration(broker.port).replace('rig = "passive"', 'rig = "injected"'))
+    service.run("systemctl", "reload", UNIT, check=False)
+    service.wait(lambda: "reload refused" in state(service)["StatusText"], "STATUS says so", 30)
+    said = [str(entry["MESSAGE"]) for entry in service.journal("-u", UNIT)]
+    (line,) = [each for each in said if "reload refused" in each]
+    assert "this service may make none (RestrictNamespaces= in plugmeter.service)" in line
+    assert "plugmeter measure --rig injected" in line
+
+    def run() -> tuple[str, str]:
+        asked = service.run("/usr/lib/plugmeter/plugmeter", "status", "--config", f"/{CONFIG}", "--json",
+                            "--socket", "unix:/run/plugmeter/metrics.sock")  # fmt: skip
+        found = json.loads(asked.stdout)["status"]["run"]
+        return found["state"], found["rig"]
+
+    service.wait(lambda: run() == ("running", "passive"), "it goes on", 30)
+    assert not [each for each in said if "INVALID" in each or "VALID" in each], "no run has ended"
+
+
 def test_a_stop_goes_through_every_stage_and_is_never_killed(service: Container) -> None:
     service.run("systemctl", "stop", UNIT)
     assert state(service)["Result"] == "success"

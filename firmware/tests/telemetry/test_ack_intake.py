@@ -19,7 +19,7 @@ def numbers(of: Ranges | list[Range]) -> set[int]:
 
 @given(st.lists(wanted))
 def test_all_that_was_produced_waits_and_the_rest_is_counted(given_lists: list[list[Range]]) -> None:
-    intake = AckIntake()
+    intake = AckIntake("a")
     for each in given_lists:
         intake.add(each, PRODUCED, 0)
     given_ranges = [each for given_list in given_lists for each in given_list]
@@ -30,7 +30,7 @@ def test_all_that_was_produced_waits_and_the_rest_is_counted(given_lists: list[l
 
 
 def test_only_the_first_wakes_anybody_and_sets_the_time() -> None:
-    intake = AckIntake()
+    intake = AckIntake("a")
     assert not intake.add([], PRODUCED, 1)
     assert not intake.add([(PRODUCED + 1, PRODUCED + 9)], PRODUCED, 2)
     assert (intake.given, intake.since_ns) == (0, 0)
@@ -40,7 +40,7 @@ def test_only_the_first_wakes_anybody_and_sets_the_time() -> None:
 
 
 def test_it_is_bounded_and_what_is_too_much_is_counted() -> None:
-    intake = AckIntake(most_ranges=3)
+    intake = AckIntake("a", most_ranges=3)
     intake.add([(1, 1), (3, 3), (5, 5), (7, 7), (9, 9)], PRODUCED, 0)
     assert (intake.waiting, intake.dropped) == (((1, 1), (3, 3), (5, 5)), 2)
     intake.add([(2, 2), (4, 4)], PRODUCED, 0)
@@ -51,7 +51,7 @@ def test_it_is_bounded_and_what_is_too_much_is_counted() -> None:
 def test_a_commit_takes_what_it_did_and_leaves_what_came_meanwhile(
     before: list[Range], meanwhile: list[Range], not_done: list[Range]
 ) -> None:
-    intake = AckIntake()
+    intake = AckIntake("a")
     intake.add(before, PRODUCED, 0)
     tried, count = intake.waiting, intake.given
     intake.add(meanwhile, PRODUCED, 1)
@@ -67,7 +67,7 @@ def test_a_commit_takes_what_it_did_and_leaves_what_came_meanwhile(
 
 
 def test_what_is_left_is_not_done_and_the_rest_of_its_time_begins_anew() -> None:
-    intake = AckIntake()
+    intake = AckIntake("a")
     intake.add([(1, 9)], PRODUCED, 1)
     intake.settle(((1, 9),), 1, ((4, 9),), 5)
     assert (intake.waiting, intake.done, intake.since_ns) == (((4, 9),), 0, 5)
@@ -76,8 +76,10 @@ def test_what_is_left_is_not_done_and_the_rest_of_its_time_begins_anew() -> None
 
 
 def test_another_stream_knows_nothing_of_it_and_nobody_waits_for_it() -> None:
-    intake = AckIntake()
+    intake = AckIntake("a")
     intake.add([(1, 9)], PRODUCED, 1)
-    intake.forget()
+    assert not intake.begin("a")
+    assert intake.waiting
+    assert intake.begin("b")
     assert (intake.waiting, intake.done, intake.given) == ((), 1, 1)
     assert intake.add([(1, 1)], PRODUCED, 7)

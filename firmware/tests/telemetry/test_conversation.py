@@ -168,7 +168,7 @@ def test_goodbye_is_answered_and_the_broker_closes() -> None:
     assert said.payload == b"stopped" and table.subject.goodbye_answer is None
     assert table.says(puback(said.mid), 1.0) is None
     assert table.subject.goodbye_answer == 0 and not table.subject.closing
-    table.subject.part(1.0)
+    table.subject.part(1.0, deaf=False)
     assert table.subject.closing and table.talk.broker.packets() == [DISCONNECT]
     assert table.subject.next_s(1.0) == 2.0, "it has a moment"
     assert table.subject.waits_for == (table.talk.session.fileno(), selectors.EVENT_READ)
@@ -185,15 +185,91 @@ def test_a_broker_that_does_not_close_has_a_moment() -> None:
     table.says(b"")
     (said,) = table.talk.broker.published()
     table.says(puback(said.mid))
-    table.subject.part(5.0)
+    table.subject.part(5.0, deaf=False)
     assert not table.subject.has_closed(5.9) and table.subject.has_closed(6.0)
 
 
-def test_who_has_not_answered_the_goodbye_is_not_waited_for() -> None:
+def test_who_has_not_answered_the_goodbye_is_hardly_waited_for() -> None:
     table = Table()
     table.connected()
     table.talk.broker.packets()
     table.subject.say_goodbye(STOPPED)
-    table.subject.part(5.0)
+    table.subject.part(5.0, deaf=True)
     assert table.talk.broker.packets() == [Published(TOPICS.status, b"stopped", 0, True), DISCONNECT]
-    assert table.subject.next_s(5.0) == 5.0 and table.subject.has_closed(5.0)
+    assert table.subject.next_s(5.0) == 5.1 and table.subject.has_closed(5.1)
+
+
+def test_a_broker_that_sends_and_sends_does_not_keep_us_from_parting() -> None:
+    table = Table()
+    table.connected()
+    table.subject.part(5.0, deaf=False)
+    broker = table.talk.broker.socket
+    broker.settimeout(30)
+    for _ in range(100):
+        broker.sendall(bytes(10_000))
+        assert not table.subject.has_closed(5.9)
+    assert table.subject.has_closed(6.0)
+
+
+# --- too large -------------------------------------------------------------------------------------------
+
+TOO_LARGE = b"\xe0\x01\x95"
+
+
+def test_a_document_that_the_broker_ends_the_connection_for_is_left_out_and_records_are_not() -> None:
+    table = Table()
+    table.connected()
+    limit = table.talk.memory.packet_limit
+    large = Document("d/large", bytes(20_000))
+    table.talk.memory.documents.set(large)
+    table.talk.memory.documents.set(Document("d/small", b"x"))
+    table.talk.outbox.produce(1)
+    assert table.says(b"") is None
+    assert len(table.talk.broker.published()) == 3
+    failure = table.says(TOO_LARGE)
+    assert failure is not None and failure.cause == "too-large"
+    assert limit.documents_bytes == limit.records_bytes == large.size_bytes - 1
+    table.talk.memory.documents.all_again()
+    taken = table.talk.memory.documents.take(limit.documents_bytes)
+    assert taken is not None and taken.topic == "d/small"
+    assert table.talk.memory.documents.left_out == [large]
+
+
+def test_records_that_the_broker_ends_the_connection_for_go_in_smaller_messages() -> None:
+    table = Table()
+    table.connected()
+    table.talk.memory.documents.set(Document("d/small", b"x"))
+    table.talk.outbox.produce(100)
+    assert table.says(b"") is None
+    batch = table.talk.broker.published()[-1]
+    assert table.says(TOO_LARGE) is not None
+    limit = table.talk.memory.packet_limit
+    assert limit.records_bytes < len(batch.payload) <= limit.documents_bytes
+
+
+def test_too_large_with_nothing_under_way_teaches_nothing() -> None:
+    table = Table()
+    table.connected()
+    limit = table.talk.memory.packet_limit
+    before = limit.documents_bytes
+    assert table.says(TOO_LARGE) is not None
+    assert limit.documents_bytes == limit.records_bytes == before
+
+
+def test_disconnect_behind_what_the_kernel_has_no_room_for_is_said_nevertheless() -> None:
+    table = Table()
+    table.connected()
+    for number in range(10):
+        table.talk.memory.documents.set(Document(f"d/{number}", bytes(200_000)))
+    assert table.says(b"") is None
+    assert table.talk.session.wants_write, "the far end has not read"
+    table.subject.part(5.0, deaf=False)
+    waits = table.subject.waits_for
+    assert waits is not None and waits[1] & selectors.EVENT_WRITE
+    packets: list[int | Published] = []
+    for _ in range(1_000):
+        packets += table.talk.broker.packets()
+        if DISCONNECT in packets:
+            break
+        assert not table.subject.has_closed(5.9)
+    assert packets[-1] == DISCONNECT and len(packets) == 11

@@ -12,7 +12,7 @@ from plugmeter.telemetry.course import Course
 from plugmeter.telemetry.documents import Document
 from plugmeter.telemetry.failures import Failure
 from plugmeter.telemetry.link_memory import Inbound
-from plugmeter.telemetry.link_requests import Requests
+from plugmeter.telemetry.link_requests import Kick, Requests
 from plugmeter.telemetry.link_settings import LinkSettings, Timing
 from plugmeter.telemetry.link_status import LinkState
 from plugmeter.telemetry.watch import Watch
@@ -28,6 +28,7 @@ from tests.telemetry.talks import (
     least,
     memory_of,
     puback,
+    publish,
 )
 
 BEGIN_S = 1_000.0
@@ -49,6 +50,7 @@ class Trip:
         self.watch = Watch()
         self.now_s = BEGIN_S
         self.defect: Exception | None = None
+        self.unlucky: Exception | None = None
         self.course = Course(
             LinkSettings(host=host, port=self.listener.getsockname()[1], device="bench"),
             Timing(retry_s=2.0, breaker_s=300.0),
@@ -59,9 +61,14 @@ class Trip:
             client_id="bench",
             birth=lambda: b"online",
             will=self._will,
-            uniform=least,
+            uniform=self._least,
             now_s=BEGIN_S,
         )
+
+    def _least(self, low: float, high: float) -> float:
+        if self.unlucky is not None:
+            raise self.unlucky
+        return least(low, high)
 
     def _will(self) -> bytes:
         if self.defect is not None:
@@ -115,8 +122,8 @@ def trip() -> Iterator[Trip]:
     assert not [name for name in trip.memory.tally.counters if name.endswith("_errors")], trip.diary.entries
 
 
-def kick() -> Failure:
-    return Failure("kicked", Kind.NETWORK, "for a test")
+def kick(cause: str = "kicked", since_ns: int | None = None) -> Kick:
+    return Kick(Failure(cause, Kind.NETWORK, "for a test"), since_ns)
 
 
 def test_reports_to_nobody_without_a_host() -> None:
@@ -179,10 +186,90 @@ def test_who_is_refused_waits_for_a_person_whatever_is_asked(trip: Trip) -> None
 def test_a_kick_loses_the_connection_without_the_last_will(trip: Trip) -> None:
     far = trip.connected()
     trip.requests.kick(kick())
+    trip.until(lambda: DISCONNECT in far.packets(), "DISCONNECT")
+    far.socket.sendall(publish(TOPICS.desired, b"what was under way"))
+    for _ in range(3):
+        trip.turn()
+    assert trip.at(LinkState.CONNECTED), "until the broker has closed: a reset might overtake DISCONNECT"
+    far.socket.settimeout(30)
+    assert far.socket.recv(1) == b"", "an orderly end"
+    far.socket.close()
     trip.until(lambda: trip.course.status.failures.get("kicked") == 1, "kicked")
-    assert far.packets() == [DISCONNECT]
     trip.connected()
     assert trip.course.status.connects == 2
+
+
+@pytest.mark.parametrize(("cause", "moment_s"), [("kicked", 1.0), ("silence", 0.1)])
+def test_who_was_kicked_and_does_not_close_has_a_moment(trip: Trip, cause: str, moment_s: float) -> None:
+    far = trip.connected()
+    trip.requests.kick(kick(cause))
+    trip.until(lambda: DISCONNECT in far.packets(), "DISCONNECT")
+    trip.requests.kick(kick(cause))  # again, while it parts
+    assert trip.course.next_s(BEGIN_S) == BEGIN_S + moment_s
+    trip.turn()
+    assert trip.at(LinkState.CONNECTED)
+    trip.now_s += moment_s
+    trip.until(lambda: trip.course.status.failures.get(cause) == 1, "lost")
+
+
+def test_a_kick_for_a_connection_that_is_gone_does_not_hit_the_next(trip: Trip) -> None:
+    trip.connected().socket.close()
+    gone_ns = trip.course.status.since_ns
+    trip.until(lambda: trip.at(LinkState.WAITING), "lost")
+    trip.requests.kick(kick(since_ns=gone_ns))
+    trip.turn()
+    assert trip.course.next_s(trip.now_s) == BEGIN_S + 2.0, "nor ends the wait"
+    trip.now_s = BEGIN_S + 2.0
+    far = trip.connected()
+    trip.requests.kick(kick(since_ns=gone_ns))
+    trip.turn()
+    assert trip.memory.tally.counters["kicks_too_late"] == 2 and far.packets() == []
+    trip.requests.kick(kick(since_ns=trip.course.status.since_ns))
+    trip.until(lambda: DISCONNECT in far.packets(), "the one that is meant")
+
+
+def test_goodbye_while_the_connection_parts_for_a_kick_waits_for_no_other(trip: Trip) -> None:
+    far = trip.connected()
+    trip.requests.kick(kick())
+    trip.until(lambda: DISCONNECT in far.packets(), "DISCONNECT")
+    goodbye = trip.requests.say_goodbye(STOPPED)
+    assert goodbye is not None
+    far.socket.close()
+    trip.until(lambda: trip.at(LinkState.OFF), "off")
+    assert goodbye.wait(0.0) and not goodbye.delivered
+
+
+def test_short_lives_are_taken_for_a_twin(trip: Trip) -> None:
+    trip.connected().socket.close()
+    trip.until(lambda: trip.at(LinkState.WAITING), "lost")
+    assert not trip.course.status.twin
+    trip.now_s += 2.0
+    far = trip.connected()
+    trip.now_s += 4.9
+    far.socket.close()
+    trip.until(lambda: trip.at(LinkState.BROKEN), "the breaker")
+    status = trip.course.status
+    assert status.twin and status.failures == {"closed": 1, "twin": 1}
+    assert "another device has this name" in (status.last_failure or "")
+    trip.now_s += 300.0
+    trip.connected()
+    assert trip.course.status.twin
+    trip.now_s += 5.0
+    trip.turn()
+    assert not trip.course.status.twin, "it stands"
+
+
+def test_losing_that_raises_as_well_leaves_another_attempt(trip: Trip) -> None:
+    far = trip.connected()
+    trip.unlucky = ZeroDivisionError("a defect of ours")
+    far.socket.close()
+    trip.until(lambda: trip.at(LinkState.WAITING), "lost")
+    counters = trip.memory.tally.counters
+    assert counters.pop("turn_errors") == counters.pop("loss_errors") == 1
+    assert trip.course.next_s(BEGIN_S) == BEGIN_S + Timing().longest_retry_s
+    trip.unlucky = None
+    trip.now_s += Timing().longest_retry_s
+    trip.connected()
 
 
 def test_a_turn_that_raises_ends_the_attempt_and_not_the_course(trip: Trip) -> None:
@@ -236,6 +323,8 @@ def test_a_goodbye_that_has_expired_parts_at_once(trip: Trip) -> None:
     assert goodbye is not None
     trip.turn()
     assert not goodbye.wait(0.0)
+    trip.until(lambda: trip.course.parting, "DISCONNECT")
+    trip.now_s += 0.1
     trip.until(lambda: trip.at(LinkState.OFF), "off")
     assert [type(each) for each in far.packets()] == [Published, int] and not goodbye.delivered
 
@@ -264,12 +353,29 @@ def test_the_end_says_a_goodbye_that_was_not_said(trip: Trip) -> None:
     far = trip.connected()
     goodbye = trip.requests.say_goodbye(STOPPED)
     assert goodbye is not None
-    trip.course.end(trip.now_s)
+    trip.requests.stop()
+    trip.course.part(trip.now_s)
     assert far.packets() == [Published(TOPICS.status, b"stopped", 0, True), DISCONNECT]
+    assert trip.course.parting and not goodbye.wait(0.0)
+    trip.turn()
+    assert trip.course.parting, "the broker has a moment"
+    far.socket.close()
+    trip.until(lambda: not trip.course.parting, "closed")
+    trip.course.end(trip.now_s)
     assert goodbye.wait(0.0) and trip.at(LinkState.OFF)
+
+
+def test_the_end_keeps_nobody_waiting_who_was_not_served(trip: Trip) -> None:
+    trip.connected()
+    goodbye = trip.requests.say_goodbye(STOPPED)
+    assert goodbye is not None
+    trip.course.end(trip.now_s)
+    assert goodbye.wait(0.0) and not goodbye.delivered and trip.at(LinkState.OFF)
 
 
 def test_the_end_without_a_goodbye_is_without_a_word(trip: Trip) -> None:
     far = trip.connected()
+    trip.course.part(trip.now_s)
+    assert not trip.course.parting
     trip.course.end(trip.now_s)
     assert far.packets() == [] and trip.at(LinkState.OFF)

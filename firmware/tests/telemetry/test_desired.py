@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugmeter.moments import instant
-from plugmeter.sections import SECTIONS
 from plugmeter.telemetry import desired
 from plugmeter.telemetry.commands.message import Cleared, Refusal, Why
-from plugmeter.telemetry.desired import FROM_AFAR, STARTS_LIMIT, Outcome, Standing, Wish
+from plugmeter.telemetry.desired import STARTS_LIMIT, Outcome, Standing, Wish
 
 LIMIT_NS = 600_000_000_000
 A = Wish("a", {"run": {"debounce_ms": 110}})
@@ -155,28 +154,10 @@ def test_a_file_that_was_changed(changed: dict[str, Any]) -> None:
         desired.decode(json.dumps(good | changed).encode())
 
 
-def test_every_section_is_named_as_one_that_may_be_changed_or_not() -> None:
-    assert set(SECTIONS) - set(FROM_AFAR) == {"commands"}
-    assert set(FROM_AFAR) - set(SECTIONS) == {"ports"}
-
-
-@pytest.mark.parametrize(
-    ("config", "lines"),
-    [
-        ({"run": {"debounce_ms": 1}, "mqtt": {"host": "b"}, "daemon": {"rig": "none"}, "ports": {}}, ()),
-        ({"commands": {}}, ("[commands] cannot be changed from afar: change the device's own file",)),
-        (
-            {"daemon": {"device": "x", "state_directory": "/x"}, "mqtt": {"password_file": "/etc/shadow"}},
-            (
-                "daemon.device cannot be changed from afar: change the device's own file",
-                "daemon.state_directory cannot be changed from afar: change the device's own file",
-                "mqtt.password_file cannot be changed from afar: change the device's own file",
-            ),
-        ),
-    ],
-)
-def test_what_may_not_be_changed_from_afar(config: dict[str, Any], lines: tuple[str, ...]) -> None:
-    assert desired.forbidden(config) == lines
+def test_a_file_of_before_there_were_signatures_is_of_an_unsigned_wish() -> None:
+    old = json.loads(desired.encode(tried(Wish("a", {}, signed=True))))
+    del old["trial"]["wish"]["signed"]
+    assert desired.decode(json.dumps(old).encode()) == tried(Wish("a", {}))
 
 
 def parsed(document: object, verify: Any = None) -> desired.Asked:
@@ -190,7 +171,10 @@ def test_documents() -> None:
     assert parsed(full) == Wish("a", {})
     sealed = {"signed": json.dumps(full), "signature": "AAAA"}
     assert parsed(sealed) == Wish("a", {})
-    assert parsed(sealed, lambda *_: True) == Wish("a", {}, instant("2026-11-22T10:00:00Z"))
+    verified = parsed(sealed, lambda *_: True)
+    assert verified == Wish("a", {}, instant("2026-11-22T10:00:00Z"), signed=True)
+    assert isinstance(verified, Wish)
+    assert desired.decode(desired.encode(tried(verified))) == tried(verified)
 
 
 @pytest.mark.parametrize(

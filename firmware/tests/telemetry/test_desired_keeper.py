@@ -12,7 +12,7 @@ import pytest
 
 from plugmeter import config
 from plugmeter.errors import PlugmeterError
-from plugmeter.sections import Commands, Config, Run
+from plugmeter.sections import Commands, Config, Mqtt, Outbox, Run
 from plugmeter.telemetry.commands import signing
 from plugmeter.telemetry.commands.message import Verify
 from plugmeter.telemetry.desired_keeper import DesiredKeeper
@@ -37,10 +37,12 @@ class Device:
         self.applied: list[Config] = []
         self.reports: list[dict[str, Any]] = []
         self.records: list[dict[str, Any]] = []
+        self.lines: list[str] = []
         self.keeper = DesiredKeeper(
             folder / "desired.json", base, device="lab-3", verify=verify, apply=apply or self.applied.append,
             publish=lambda data: self.reports.append(json.loads(data)),
             record=lambda kind, data: self.records.append({"kind": kind, **data}),
+            tell=lambda level, line: self.lines.append(line),
             monotonic_ns=lambda: self.now_ns, wall_ns=lambda: 5,
         )  # fmt: skip
         self.started = self.keeper.start()
@@ -279,6 +281,131 @@ def test_only_signed_wishes_where_there_is_a_key_and_no_older_ones(tmp_path: Pat
     assert device.debounce_ms == 120
     device.keeper.desire(signed("w5", 30, 130))
     assert device.said == ("w5", "trial")
+
+
+SECRET = Config(mqtt=Mqtt(host="broker", username="u", password_file="/secret"), commands=BASE.commands)
+EVIL = {"mqtt": {"host": "evil", "port": 7, "tls": False}}
+
+
+def test_an_unsigned_wish_sends_the_credentials_nowhere_else(tmp_path: Path) -> None:
+    device = Device(tmp_path, SECRET)
+    device.keeper.desire(json.dumps({"id": "w1", "config": EVIL}).encode())
+    assert device.said == ("w1", "refused")
+    assert device.reports[-1]["reason"].startswith(
+        "mqtt.host, mqtt.port cannot be changed from afar without a"
+    )
+    with pytest.raises(PlugmeterError, match=r"refused: mqtt\.host, mqtt\.port cannot be changed from afar"):
+        device.keeper.configure("c1", EVIL)
+    assert device.applied == [] and device.keeper.standing.trial is None
+    assert Device(tmp_path, SECRET).started == SECRET
+
+
+def test_a_signed_one_is_the_owners_own_will(tmp_path: Path) -> None:
+    public_path, _ = signing.new_key_pair(tmp_path / "k")
+    private = signing.load_private_key(tmp_path / "k")
+    text = json.dumps({"device": "lab-3", "id": "w1", "issued": "2026-11-22T10:00:00Z", "config": EVIL})
+    signature = base64.b64encode(private.sign(text.encode())).decode()
+    document = json.dumps({"signed": text, "signature": signature}).encode()
+
+    unchecked = Device(tmp_path, SECRET)  # without a key a signature says nothing
+    unchecked.keeper.desire(document)
+    assert unchecked.said == ("w1", "refused")
+    (tmp_path / "desired.json").unlink()
+    device = Device(tmp_path, SECRET, verify=signing.load_public_key(public_path).verify)
+    device.keeper.desire(document)
+    assert [each.mqtt.host for each in device.applied] == ["evil"]
+    device.keeper.reached(device.now_ns)
+    assert Device(tmp_path, SECRET).started.mqtt.host == "evil", "it outlasts a restart"
+    assert device.keeper.configure("c1", {**EVIL, "run": {}}, signed=True)["state"] == "in_effect"
+
+
+def test_credentials_that_come_after_the_wish_stay_with_the_files_broker(tmp_path: Path) -> None:
+    """The device was led elsewhere while it had no secrets; then its owner gives it some."""
+    device = Device(tmp_path)
+    device.keeper.configure("c1", EVIL)
+    device.keeper.reached(device.now_ns)
+    assert device.keeper.effective.mqtt.host == "evil"
+    with pytest.raises(config.ConfigError, match="while this device has credentials"):
+        device.keeper.preview(SECRET)
+    with pytest.raises(config.ConfigError, match="while this device has credentials"):
+        device.keeper.rebase(SECRET, None)
+    again = Device(tmp_path, SECRET)
+    assert again.started == SECRET
+    assert again.said == ("c1", "refused")
+
+
+SMALL = {"outbox": {"max_bytes": 1 << 20, "max_age_days": 0.05, "commit_interval_ms": 9}}
+
+
+def limits(config: Config) -> tuple[int, float]:
+    return config.outbox.max_bytes, config.outbox.max_age_days
+
+
+def test_a_trial_of_smaller_limits_destroys_nothing_until_it_is_in_effect(tmp_path: Path) -> None:
+    device = Device(tmp_path, now_ns=SECOND)
+    file = limits(BASE)
+    device.keeper.configure("c1", SMALL)
+    assert [limits(each) for each in device.applied] == [file]
+    assert device.keeper.effective.outbox.commit_interval_ms == 9
+    assert device.reports[-1]["config"]["outbox"]["max_bytes"] == file[0], "what is reported is in effect"
+    again = Device(tmp_path, now_ns=SECOND)
+    assert limits(again.started) == file
+    again.wait(60)
+    assert again.said == ("c1", "rolled_back")
+    assert {limits(each) for each in (*device.applied, *again.applied)} == {file}
+    again.keeper.configure("c2", SMALL)
+    again.keeper.reached(again.now_ns)
+    assert again.said == ("c2", "in_effect")
+    assert limits(again.applied[-1]) == limits(again.keeper.effective) == (1 << 20, 0.05)
+    assert limits(Device(tmp_path).started) == (1 << 20, 0.05)
+
+
+def test_limits_that_grow_are_on_trial_at_once_and_those_kept_before_count(tmp_path: Path) -> None:
+    device = Device(tmp_path, Config(outbox=Outbox(max_age_days=0)))
+    device.keeper.configure("c1", {"outbox": {"max_bytes": 1 << 30}})
+    device.keeper.reached(device.now_ns)
+    device.keeper.configure("c2", {"outbox": {"max_bytes": 1 << 31, "max_age_days": 5}})
+    assert limits(device.keeper.effective) == (1 << 31, 0)
+    device.keeper.configure("c3", {"run": {"debounce_ms": 120}})  # without c1's limits: the file's
+    assert limits(device.keeper.effective) == (1 << 30, 0)
+    device.keeper.reached(device.now_ns)
+    assert limits(device.keeper.effective) == limits(Config(outbox=Outbox(max_age_days=0)))
+
+
+def test_a_trial_of_nothing_but_smaller_limits_is_proved_on_a_new_connection(tmp_path: Path) -> None:
+    device = Device(tmp_path, now_ns=10 * SECOND)
+    device.keeper.configure("c1", {"outbox": {"max_bytes": 1 << 20}})
+    assert len(device.applied) == 1, "so that a new connection is made"
+    device.keeper.reached(9 * SECOND)
+    assert device.said == ("c1", "trial")
+    device.keeper.reached(10 * SECOND)
+    assert device.said == ("c1", "in_effect")
+    assert device.keeper.effective.outbox.max_bytes == 1 << 20
+
+
+def test_each_outcome_has_a_line(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.wish("w1", 120)
+    device.keeper.reached(device.now_ns)
+    device.wish("w2", 130)
+    device.wait(60)
+    device.wish("w3", 0)
+    for _ in range(20):  # as the broker sends it with each connection
+        device.wait(2)
+        device.wish("w3", 0)
+        device.keeper.desire(b"{")
+    assert [line.removeprefix("the configuration ").partition(" (")[0][:60] for line in device.lines] == [
+        "w1 from afar is on trial: it stays if the controller is reac",
+        "w1 from afar is in effect",
+        "w2 from afar is on trial: it stays if the controller is reac",
+        "w2 from afar is rolled back: the controller was not reached ",
+        "w3 from afar is refused: config desired w3: run.debounce_ms ",
+        "without an id from afar is refused: malformed: it is not JSO",
+    ]
+    again = Device(tmp_path)
+    assert again.lines == []
+    again.wish("w4", 140)
+    assert ["w4 from afar is on trial" in line for line in Device(tmp_path).lines] == [True], "it goes on"
 
 
 def test_of_very_many_documents_the_last_one_counts(tmp_path: Path) -> None:

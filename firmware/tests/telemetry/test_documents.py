@@ -45,6 +45,7 @@ def test_bounds() -> None:
     for number in range(DOCUMENTS_LIMIT):
         assert documents.set(Document(str(number), b""))
     assert not documents.set(Document("one too many", b""))
+    assert documents.without_room == 2
     assert documents.set(Document("7", b"known ones may change"))
     documents.remove("8")
     assert documents.set(Document("room again", b""))
@@ -70,8 +71,29 @@ def test_answers_without_end_take_no_room_from_each_other_nor_from_the_lasting_o
 
 def test_one_that_the_broker_does_not_take_does_not_hold_up_the_others() -> None:
     documents = Documents()
-    documents.set(Document("large", bytes(500)))
+    large = Document("large", bytes(500))
+    documents.set(large)
     documents.set(Document("small", b"x"))
     assert documents.take(100) == Document("small", b"x")
+    assert documents.left_out == [large] and not documents.waiting
+    documents.all_again()
+    documents.set(Document("large", bytes(500)))
+    documents.take(100), documents.take(100)
+    assert documents.left_out == [large], "once"
+    documents.all_again()
+    documents.take(99)
+    assert documents.left_out == [large, large], "at each limit"
+    documents.all_again()
+    assert documents.take(large.size_bytes) == large
+    documents.remove("small")
     assert documents.take(100) is None
-    assert documents.waiting
+
+
+def test_the_topic_counts_for_the_size() -> None:
+    document = Document("plugmeter/v1/" + "x" * 300, bytes(100))
+    assert document.size_bytes > 413
+    documents = Documents()
+    documents.set(document)
+    assert documents.take(document.size_bytes - 1) is None
+    documents.all_again()
+    assert documents.take(document.size_bytes) is document

@@ -6,6 +6,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ QUICK = Timing(
     retry_s=0.05,
     longest_retry_s=0.3,
     stable_s=60.0,
+    short_life_s=0.0,  # what the tests do to connections is no twin
     breaker_s=300.0,
     least_keepalive_s=0.4,
 )
@@ -405,6 +407,68 @@ def test_kick(bench: Bench, controller: TrivialController) -> None:
     bench.link.kick("half open, says the kernel")
     eventually(lambda: bench.link.status().connects == 2, "connected anew")
     assert bench.diary.says("half open, says the kernel")
+    assert b'{"state":"lost"}' not in controller.statuses()
+
+
+def test_kicks_while_acknowledgements_pour_in(broker: Mosquitto, controller: TrivialController) -> None:
+    bench = Bench(broker.port).start()  # without the proxy, which resets what mosquitto would close
+    for connects in range(2, 8):
+        bench.outbox.produce(2_000)
+        eventually(lambda: bench.link.status().in_flight > 0, "busy")
+        bench.link.kick("for a test")
+        eventually(partial(_has_connected, bench, connects), "connected anew")
+    bench.delivered()
+    assert b'{"state":"lost"}' not in controller.statuses()
+    bench.link.stop()
+
+
+def _has_connected(bench: Bench, times: int) -> bool:
+    return bench.link.status().connects >= times
+
+
+def test_a_kick_that_comes_too_late(bench: Bench) -> None:
+    bench.connected()
+    gone_ns = bench.link.status().since_ns
+    bench.link.kick("for a test")
+    eventually(lambda: bench.link.status().connects == 2, "connected anew")
+    bench.link.kick("too late", silent=True, since_ns=gone_ns)
+    eventually(lambda: bench.link.status().counters.get("kicks_too_late", 0) == 1, "counted")
+    assert bench.link.status().connects == 2
+
+
+def test_a_document_larger_than_the_broker_takes(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path, extra="max_packet_size 2000") as broker:
+        controller = TrivialController(broker.port)
+        bench = Bench(broker.port)
+        bench.link.set_document(TOPICS.summary, bytes(3_000))
+        bench.link.set_document(TOPICS.meta, b"{}")
+        bench.outbox.produce(200)
+        bench.start()
+        bench.delivered()
+        eventually(lambda: controller.retained.get(TOPICS.meta) == b"{}", "the small one")
+        assert bench.diary.details("document-too-large")[0]["topic"] == TOPICS.summary
+        bench.link.set_document(TOPICS.summary, b"small")
+        eventually(lambda: controller.retained.get(TOPICS.summary) == b"small", "it has changed")
+        status = bench.link.status()
+        assert status.counters["documents_too_large"] == 1 and status.connects == 1
+        bench.link.stop()
+        controller.close()
+
+
+def test_two_devices_of_one_name(broker: Mosquitto) -> None:
+    """mosquitto ends the older connection, each time, and does not say why."""
+    timing = Timing(retry_s=0.05, longest_retry_s=0.1, breaker_s=300.0)
+    twins = [Bench(broker.port, timing=timing).start() for _ in range(2)]
+    eventually(lambda: any(each.state is LinkState.BROKEN for each in twins), "one gives way")
+    quiet = next(each for each in twins if each.state is LinkState.BROKEN)
+    other = twins[1 - twins.index(quiet)]
+    assert quiet.link.status().twin and quiet.link.status().failures["twin"] == 1
+    assert quiet.diary.details("disconnected")[-1]["cause"] == "twin"
+    eventually(
+        lambda: other.state in (LinkState.CONNECTED, LinkState.BROKEN), "the other goes on, or as well"
+    )
+    for each in twins:
+        each.link.stop()
 
 
 def test_idle_it_wakes_up_now_and_then_and_finds_nothing(broker: Mosquitto) -> None:

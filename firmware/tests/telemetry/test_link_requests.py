@@ -7,13 +7,13 @@ import threading
 from plugmeter.telemetry.breaker import Kind
 from plugmeter.telemetry.documents import Document
 from plugmeter.telemetry.failures import Failure
-from plugmeter.telemetry.link_requests import Requests
+from plugmeter.telemetry.link_requests import Kick, Requests
 
 STOPPED = Document("t/status", b"stopped")
 
 
-def kick(reason: str) -> Failure:
-    return Failure("kicked", Kind.NETWORK, reason)
+def kick(reason: str, since_ns: int | None = None) -> Kick:
+    return Kick(Failure("kicked", Kind.NETWORK, reason), since_ns)
 
 
 def test_nothing_is_asked_at_first() -> None:
@@ -28,6 +28,18 @@ def test_a_kick_is_taken_once_and_of_several_the_latest() -> None:
     requests.kick(kick("second"))
     assert requests.take_kick() == kick("second")
     assert requests.take_kick() is None
+
+
+def test_a_kick_of_one_connection_does_not_displace_one_of_any() -> None:
+    requests = Requests()
+    for first, second, taken in [
+        (kick("a", 1), kick("b", 2), kick("b", 2)),
+        (kick("a", 1), kick("b"), kick("b")),
+        (kick("a"), kick("b", 2), kick("a")),
+    ]:
+        requests.kick(first)
+        requests.kick(second)
+        assert requests.take_kick() == taken
 
 
 def test_draining_stays_and_the_latest_time_counts() -> None:

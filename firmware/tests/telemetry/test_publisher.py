@@ -210,6 +210,56 @@ def test_a_document_that_is_refused_comes_again(birth: bool) -> None:
     assert desk.pump(20.0) == []
 
 
+def test_a_document_that_is_too_large_is_told_once_and_left_out_until_it_changes() -> None:
+    desk = Desk(most_bytes=2_000)
+    documents = desk.memory.documents
+    documents.set(Document("large", bytes(2_000)))
+    documents.set(Document("d", b""))
+    assert [each.topic for each in desk.pump()] == ["d"]
+    told = [{"topic": "large", "bytes": 2_037, "limit": 2_000}]
+    assert desk.talk.diary.details("document-too-large") == told
+    assert desk.talk.counters["documents_too_large"] == 1
+    documents.all_again()
+    desk.pump()
+    assert desk.talk.counters["documents_too_large"] == 1, "it is the same"
+    documents.set(Document("large", bytes(2_001)))
+    assert desk.pump() == []
+    assert desk.talk.counters["documents_too_large"] == 2
+    assert desk.talk.diary.details("document-too-large") == told, "the topic was told"
+    documents.set(Document("large", bytes(1_000)))
+    (message,) = desk.pump()
+    assert len(message.payload) == 1_000
+
+
+def test_a_document_that_is_too_large_goes_when_the_limit_lets_it() -> None:
+    desk = Desk(most_bytes=2_000)
+    desk.memory.documents.set(Document("large", bytes(2_000)))
+    assert desk.pump() == []
+    desk.publisher.connected(Connected(100, 1_900, None), 0.0)
+    assert desk.pump() == []
+    assert [each["limit"] for each in desk.talk.diary.details("document-too-large")] == [2_000, 1_900]
+    desk.publisher.connected(Connected(100, 2_100, None), 0.0)
+    assert [each.topic for each in desk.pump()] == ["large"]
+
+
+def test_a_broker_that_takes_not_even_birth_and_goodbye_is_spared_them() -> None:
+    desk = Desk(BIRTH, most_bytes=60)
+    assert desk.pump() == []
+    desk.publisher.goodbye = STOPPED
+    assert desk.pump() == [] and desk.publisher.goodbye_answer == 0x95
+    assert desk.talk.counters["documents_too_large"] == 2
+    assert len(desk.talk.diary.details("document-too-large")) == 1
+
+
+def test_a_goodbye_that_is_refused_is_counted_and_told() -> None:
+    desk = Desk()
+    desk.publisher.goodbye = STOPPED
+    (said,) = desk.pump()
+    desk.answer(said, QUOTA)
+    assert desk.talk.counters["goodbyes_refused"] == 1
+    assert desk.talk.diary.details("goodbye-refused") == [{"reason": "quota exceeded (0x97)"}]
+
+
 def test_a_puback_that_nobody_waits_for_is_counted() -> None:
     desk = Desk(BIRTH)
     (message,) = desk.pump()
@@ -226,6 +276,11 @@ def test_what_fits_into_no_message_is_told_and_does_not_hold_up_the_rest() -> No
     assert numbers == [2]
     assert desk.talk.diary.details("record-too-large") == [{"numbers": [1], "limit": 2_000}]
     assert desk.talk.counters["records_too_large"] == 1
+    desk.memory.window.clear()
+    desk.memory.sender.rewind()
+    desk.pump()
+    assert desk.talk.counters["records_too_large"] == 1, "records are counted, not attempts"
+    assert len(desk.talk.diary.details("record-too-large")) == 1
 
 
 def test_an_outbox_that_cannot_be_read_is_left_alone_for_a_moment() -> None:

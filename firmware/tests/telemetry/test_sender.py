@@ -93,17 +93,22 @@ def test_a_broker_that_takes_hardly_anything_does_not_keep_the_thread() -> None:
     assert sorted(subject.unsendable) == list(range(1, 1_001))
 
 
-def test_a_broker_that_does_not_say_its_limit() -> None:
+def test_what_was_passed_over_is_told_once_however_often_it_is_met() -> None:
     outbox = MemoryOutbox()
-    subject, _ = sender(outbox)
-    outbox.produce(100)
-    first = subject.next()
-    assert first is not None
-    subject.message_too_large()
-    subject.connected(20, 1_000_000)
-    second = subject.next()
-    assert second is not None and len(second.payload) <= len(first.payload) // 2
-    assert numbers(second)[0] == 1
+    subject, _ = sender(outbox, limit=100)
+    for _ in range(2_200):  # in turns, so that no two are neighbours
+        outbox.produce(1)
+    outbox.acknowledge([(number, number) for number in range(2, 2_201, 2)])
+    for _ in range(3):
+        for _ in range(200):
+            assert subject.next() is None
+        subject.rewind()
+    assert subject.unsendable == list(range(1, 2_200, 2))
+    outbox.break_stream()
+    outbox.produce(1)
+    for _ in range(3):
+        subject.next()
+    assert subject.unsendable[1_100:] == [1], "another stream's"
 
 
 def test_an_outbox_that_cannot_be_read_is_read_later() -> None:

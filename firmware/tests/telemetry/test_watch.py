@@ -6,6 +6,8 @@ import selectors
 import socket
 import threading
 
+import pytest
+
 from plugmeter.telemetry.watch import Watch
 
 
@@ -44,6 +46,16 @@ def test_a_number_that_is_another_socket_by_now() -> None:
     assert watch.wait(60) == (False, True)
     for each in (other, second, another):
         each.close()
+    watch.close()
+
+
+def test_what_cannot_be_watched_is_not_taken_for_watched() -> None:
+    watch = Watch()
+    with pytest.raises(ValueError, match="-1"):
+        watch.look_at((-1, selectors.EVENT_READ))
+    watch.look_at(None)
+    watch.wake()
+    assert watch.wait(60) == (False, False)
     watch.close()
 
 

@@ -92,6 +92,15 @@ def test_held_open_until_the_other_side_has_closed() -> None:
     assert theirs.recv(1) == b""
     theirs.sendall(b"something unread")
     assert not wire.discard()
+    theirs.setblocking(False)
+    sent = 0
+    try:
+        while sent < 100_000_000:
+            sent += theirs.send(bytes(4_096))
+    except BlockingIOError:
+        pass
+    while not wire.dry:
+        assert not wire.discard()
     theirs.close()
     assert wire.discard()
     wire.hold = False

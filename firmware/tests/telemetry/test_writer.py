@@ -13,7 +13,7 @@ from plugmeter.telemetry.change import Handing
 from plugmeter.telemetry.intake import Intake
 from plugmeter.telemetry.limits import Limits
 from plugmeter.telemetry.lock import StateLock
-from plugmeter.telemetry.reading import Reader
+from plugmeter.telemetry.reading import Ended, Reader
 from plugmeter.telemetry.record import Draft
 from plugmeter.telemetry.store import Store
 from plugmeter.telemetry.writer import Writer
@@ -87,8 +87,9 @@ def test_acknowledgements_are_due_as_records_are(bench: Bench) -> None:
 
 
 def test_those_of_another_stream_are_none(bench: Bench) -> None:
-    bench.writer.acknowledge([(1, 1)], "another")
+    bench.writer.acknowledge([(1, 1), (3, 4)], "another")
     assert not bench.writer.turn()
+    assert bench.writer.counters["foreign_acks"] == 2
     bench.writer.acknowledge([(1, 1)], bench.writer.stream)
     assert bench.writer.turn()
 
@@ -115,17 +116,19 @@ def test_new_limits_are_due_at_once_and_once(bench: Bench) -> None:
     assert not bench.writer.turn()
 
 
-def test_a_suspicion_is_due_at_once_and_a_second_one_begins_a_stream(bench: Bench) -> None:
+def test_a_suspicion_is_due_at_once_and_six_in_a_row_begin_a_stream(bench: Bench) -> None:
     stream = bench.writer.stream
     bench.writer.acknowledge([(1, 1)], stream)
     mark = bench.writer.mark()
-    bench.writer.suspect("it looks odd")
-    assert bench.due_ns() == 0
-    bench.writer.turn()  # which finds nothing wrong
+    for _ in range(5):
+        bench.writer.suspect("batch", "it looks odd")
+        bench.writer.suspect("batch", "it looks odd")  # not mended yet: counts once
+        assert bench.due_ns() == 0
+        bench.writer.turn()  # which finds nothing wrong
     assert (bench.writer.stream, bench.told) == (stream, [])
     bench.intake.offer(draft(), 0)
     bench.writer.acknowledge([(1, 1)], stream)
-    bench.writer.suspect("it looks odd again")
+    bench.writer.suspect("batch", "it looks odd again")
     bench.writer.turn()
     assert bench.writer.stream != stream
     assert bench.writer.has_done(mark)
@@ -134,6 +137,43 @@ def test_a_suspicion_is_due_at_once_and_a_second_one_begins_a_stream(bench: Benc
     )  # the stream's own record, not acknowledged by the old stream's, and ours
     assert len(bench.told) == 1
     assert "it looks odd again" in bench.told[0]
+
+
+def test_suspicions_of_different_questions_or_answered_ones_begin_no_stream(bench: Bench) -> None:
+    stream = bench.writer.stream
+    for question in ["batch"] * 5 + ["account"] * 5:
+        bench.writer.suspect(question, "it looks odd")
+        bench.writer.turn()
+    bench.writer.no_doubt("batch")
+    for _ in range(5):
+        bench.writer.suspect("batch", "it looks odd")
+        bench.writer.turn()
+    assert (bench.writer.stream, bench.told) == (stream, [])
+
+
+def test_acknowledgements_of_a_stream_that_ended_never_count_for_the_next(bench: Bench) -> None:
+    """Also where the next one takes several attempts: the file that names it cannot be written."""
+    stream_file = bench.path.with_name(bench.path.name + ".stream")
+    stream = bench.writer.stream
+    bench.writer.acknowledge([(1, 1)], stream)
+    mark = bench.writer.mark()
+    stream_file.unlink()
+    stream_file.mkdir()
+    for _ in range(6):
+        bench.writer.suspect("account", "it looks odd")
+        bench.writer.turn()
+    for _ in range(5):
+        assert bench.writer.turn()
+        assert bench.writer.trouble.text is not None
+    assert len(list(bench.path.parent.glob("*.corrupt-*"))) == 1  # and not another one for each attempt
+    assert len([line for line in bench.told if "set aside" in line]) == 1
+    stream_file.rmdir()
+    bench.writer.turn()
+    assert bench.writer.stream != stream
+    account = bench.reader.account()
+    assert (account.produced, account.acknowledged, account.pending) == (1, 0, 1)
+    assert bench.writer.has_done(mark)
+    assert stream_file.read_text().strip() == bench.writer.stream
 
 
 def test_who_wants_to_know_of_commits_hears_of_those_with_something_new(bench: Bench) -> None:
@@ -175,4 +215,6 @@ def test_after_the_end_there_are_no_turns_and_the_directory_is_free(tmp_path: Pa
     assert bench.told == ["the outbox was closed with 1 records that could not be written: no time was left"]
     assert bench.writer.closed
     assert not bench.writer.turn()
+    with pytest.raises(Ended):
+        bench.reader.account()
     StateLock(tmp_path).close()

@@ -5,7 +5,7 @@
 Each record says which life of the process made it (``life``) and which one of that life it is (``n``, from
 1). Standard output gets a JSON object a line: what is committed so far, ten times a second; so whoever reads
 it knows what must not be lost, whatever happens to this process. A line on standard input ends the production
-("quiet"), or the process ("stop"), in order, or sets the wall clock of the outbox off by DAYS ("clock DAYS").
+("quiet"), or the process ("stop"), in order. What cannot be mended here ends it with one line and status 1.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+from plugmeter.errors import PlugmeterError
 from plugmeter.telemetry import acks, envelope
 from plugmeter.telemetry.limits import Limits
 from plugmeter.telemetry.link import Link, LinkSettings, Timing
@@ -29,21 +30,11 @@ PAD = "x" * 180
 SLICE_S = 0.02
 
 
-class Clock:
-    """The wall clock, which somebody may set."""
-
-    off_ns = 0
-
-    def __call__(self) -> int:
-        return time.time_ns() + self.off_ns
-
-
 class Producer:
     """Offers records at a steady rate, and counts those that were taken."""
 
-    def __init__(self, outbox: Outbox, clock: Clock, life: int, per_s: int) -> None:
+    def __init__(self, outbox: Outbox, life: int, per_s: int) -> None:
         self._outbox = outbox
-        self._clock = clock
         self._life = life
         self._per_s = per_s
         self.n = 0
@@ -55,7 +46,7 @@ class Producer:
             due = int((time.monotonic() - began) * self._per_s)
             while self.n < due and not self.quiet.is_set():
                 data = {"event": "torture", "details": {"life": self._life, "n": self.n + 1, "pad": PAD}}
-                draft = Draft("link", json.dumps(data).encode(), self._clock())
+                draft = Draft("link", json.dumps(data).encode(), time.time_ns())
                 if not self._outbox.offer(draft, wait_s=0.1):
                     break  # it counted that; the next one has the same n, so that n stays without a hole
                 self.n += 1
@@ -64,10 +55,9 @@ class Producer:
 def main(arguments: list[str]) -> None:
     """Run until told to stop."""
     state, port, life, per_s = Path(arguments[0]), int(arguments[1]), int(arguments[2]), int(arguments[3])
-    clock = Clock()
     # An age limit, so that a clock that is off has a chance to do harm.
     limits = Limits(max_bytes=64 << 20, max_age_ns=86_400 * 10**9, commit_interval_s=0.05)
-    outbox = Outbox(state / "outbox.sqlite", limits, _say, wall_ns=clock)
+    outbox = Outbox(state / "outbox.sqlite", limits, _say)
     opened = outbox.account()
     print(json.dumps({"opened": opened.produced, "adds_up": opened.adds_up}), flush=True)
     outbox.start()
@@ -82,10 +72,10 @@ def main(arguments: list[str]) -> None:
         timing=Timing(answer_s=1.0, retry_s=0.05, longest_retry_s=0.2, breaker_s=0.5, longest_breaker_s=1.0),
     )  # fmt: skip
     link.start()
-    producer = Producer(outbox, clock, life, per_s)
+    producer = Producer(outbox, life, per_s)
     thread = threading.Thread(target=producer.run)
     thread.start()
-    orders = _orders(clock)
+    orders = _orders()
     while "stop" not in orders:
         # The order matters: all that was taken before the flush is committed after it.
         taken = producer.n
@@ -101,15 +91,12 @@ def main(arguments: list[str]) -> None:
     _print(outbox, producer.n)
 
 
-def _orders(clock: Clock) -> set[str]:
+def _orders() -> set[str]:
     heard: set[str] = set()
 
     def listen() -> None:
         for line in sys.stdin:
-            order, _, days = line.strip().partition(" ")
-            if order == "clock":
-                clock.off_ns = int(days) * 86_400 * 10**9
-            heard.add(order)
+            heard.add(line.strip())
         heard.add("stop")  # whoever reads us is gone
 
     threading.Thread(target=listen, daemon=True).start()
@@ -129,6 +116,7 @@ def _print(outbox: Outbox, committed: int | None) -> None:
                 "unannounced": account.unannounced,
                 "adds_up": account.adds_up,
                 "trouble": outbox.trouble,
+                "wall_s": time.time(),
             }
         ),
         flush=True,
@@ -140,4 +128,8 @@ def _say(note: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except PlugmeterError as error:
+        _say(f"plugmeter: {error}")
+        sys.exit(1)

@@ -7,6 +7,8 @@ What must hold afterwards, whatever happened (``Rig.prove``):
 - **no hole, nothing twice**: of each life the controller has the numbers 1 to M without a hole, each once.
 - **the books add up**: produced = acknowledged + tombstoned + pending at the device each time it opens its
   outbox, and the controller's audit finds each sequence number stored, tombstoned or pending.
+- **it did happen**: a turn counts (``Rig.struck``) only when there is evidence that it struck; one that did
+  not is repeated, and after too many of those the proof fails. And nobody left a traceback.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +29,13 @@ from typing import Any
 
 from tests.telemetry.broker import Mosquitto, eventually
 from tests.telemetry.chaos import Chaos
+from tests.torture.proof import Proof
 
 FIRMWARE = Path(__file__).resolve().parents[2]
 PLUGMETER = (sys.executable, "-m", "plugmeter")
-SETTLE_S = 120.0
+LOGS = ("device.log", "controller.log")
+TURNS = "turns"
+SETTLE_S = 240.0
 """So long may the last records take to arrive once everything works again. No figure, only an end."""
 
 
@@ -42,6 +47,8 @@ class Life:
     process: subprocess.Popen[str]
     committed: int = 0
     last: dict[str, Any] = field(default_factory=dict)
+    log_at: int = 0
+    """Where its part of device.log begins."""
     reader: threading.Thread | None = None
     books_wrong: bool = False
 
@@ -73,7 +80,15 @@ class Life:
 class Rig:
     """Use with ``with``. The device is started and stopped by the scenario."""
 
-    def __init__(self, folder: Path, *, state: Path | None = None, per_s: int = 400) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        state: Path | None = None,
+        per_s: int = 400,
+        environ: Mapping[str, str] | None = None,
+        controller_environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.state = state or folder / "state"
         self.state.mkdir(exist_ok=True)
@@ -83,7 +98,12 @@ class Rig:
         self.lives: list[Life] = []
         self.wrapper: Sequence[str] = ()
         """A program before the device: strace, say."""
-        self.environ: Mapping[str, str] = {}
+        self.environ = environ or {}
+        self.controller_environ = controller_environ or {}
+        self.kinds: Counter[str] = Counter()
+        """What struck, how often."""
+        self._turns = 0
+        self._struck = 0
         self._controller: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Rig:
@@ -101,6 +121,21 @@ class Rig:
         self.chaos.close()
         self.broker.close()
 
+    # -- the turns ------------------------------------------------------------------------------
+
+    def turns(self, times: int) -> Iterator[int]:
+        """0, 1, ... until ``times`` turns have struck; gives up after three times as many and 20."""
+        while self._struck < times and self._turns < 3 * times + 20:
+            self._turns += 1
+            yield self._turns - 1
+
+    def struck(self, *kinds: str) -> None:
+        """This turn did what it was to do: there is evidence of it. ``kinds`` are words to count it by."""
+        self._struck += 1
+        self.kinds.update(kinds)
+        with open(self.folder / TURNS, "ab") as file:  # whoever shows the progress looks at its size
+            file.write(b".")
+
     # -- the controller -------------------------------------------------------------------------
 
     def start_controller(self) -> None:
@@ -110,7 +145,8 @@ class Rig:
                     *PLUGMETER, "controller", "serve", "--broker", f"mqtt://127.0.0.1:{self.broker.port}",
                     "--database", str(self.database), "--no-page",
                 ],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environ(),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**environ(), **self.controller_environ},
             )  # fmt: skip
 
     def stop_controller(self, number: signal.Signals) -> None:
@@ -128,27 +164,35 @@ class Rig:
         number = len(self.lives) + 1
         port = self.chaos.port if through_chaos else self.broker.port
         with open(self.folder / "device.log", "ab") as log:
+            log_at = log.tell()
             process = subprocess.Popen(
                 [
                     *self.wrapper, sys.executable, "-m", "tests.torture.device",
                     str(self.state), str(port), str(number), str(self.per_s),
                 ],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                env={**_environ(), **self.environ}, start_new_session=True,
+                env={**environ(), **self.environ}, start_new_session=True,
             )  # fmt: skip
-        life = Life(number, process)
+        life = Life(number, process, log_at=log_at)
         life.reader = threading.Thread(target=life.read, daemon=True)
         life.reader.start()
         self.lives.append(life)
         return life
 
-    def kill_device(self) -> None:
-        """kill -9, in whatever it is doing."""
+    def kill_device(self) -> bool:
+        """kill -9, in whatever it is doing. False if it had ended by itself before."""
         life = self.life
         _kill_group(life.process.pid)
-        life.process.wait()
+        status = life.process.wait()
         assert life.reader is not None
         life.reader.join(10)
+        return status == -signal.SIGKILL
+
+    def said(self, words: str) -> int:
+        """How often the device's present process has said them so far."""
+        with open(self.folder / "device.log", "rb") as log:
+            log.seek(self.life.log_at)
+            return log.read().count(words.encode())
 
     def await_committed(self, more: int = 1, limit_s: float = 60.0) -> None:
         """Until the device has told of ``more`` records than it had told of before."""
@@ -164,7 +208,7 @@ class Rig:
         life, before = self.life, self.life.acknowledged
         eventually(
             lambda: life.acknowledged >= before + more or life.process.poll() is not None,
-            f"the controller acknowledges; {self.log()}", 60,
+            "the controller acknowledges", SETTLE_S,
         )  # fmt: skip
         assert life.process.poll() is None, f"the device ended by itself: {self.log()}"
 
@@ -192,7 +236,7 @@ class Rig:
         """The last that device and controller have said."""
         return "\n".join(
             (self.folder / name).read_text(errors="replace")[-2000:]
-            for name in ("device.log", "controller.log")
+            for name in LOGS
             if (self.folder / name).exists()
         )
 
@@ -200,7 +244,7 @@ class Rig:
 
     def prove(self, *, exact: bool = True) -> Proof:
         """Count. ``exact`` is for scenarios in which nothing may have got a tombstone."""
-        proof = Proof()
+        proof = self.counted()
         stored = self._stored()
         for life in self.lives:
             numbers = stored.get(life.number, [])
@@ -211,15 +255,38 @@ class Rig:
             proof.holes += max(have, default=0) - len(have)
             proof.books_wrong += life.books_wrong
         proof.tombstoned = int(self.life.last.get("tombstoned", 0))
-        audit = subprocess.run(
-            [*PLUGMETER, "controller", "audit", "--database", str(self.database), "--json"],
-            capture_output=True, text=True, env=_environ(), check=False,
-        )  # fmt: skip
-        proof.audit_status = audit.returncode
-        proof.audit = audit.stdout + audit.stderr
+        self.audit(proof)
         if exact and proof.tombstoned:
             proof.lost += proof.tombstoned
         return proof
+
+    def counted(self) -> Proof:
+        """The turns, and what the logs tell."""
+        proof = Proof(hits=self._struck, missed=self._turns - self._struck, kinds=self.kinds)
+        proof.tracebacks = sum(
+            (self.folder / name).read_bytes().count(b"Traceback")
+            for name in LOGS
+            if (self.folder / name).exists()
+        )
+        return proof
+
+    def audit(self, proof: Proof) -> None:
+        """What the controller itself finds."""
+        audit = subprocess.run(
+            [*PLUGMETER, "controller", "audit", "--database", str(self.database), "--json"],
+            capture_output=True, text=True, env=environ(), check=False,
+        )  # fmt: skip
+        proof.audit_status = audit.returncode
+        if audit.returncode:
+            proof.audit = audit.stdout + audit.stderr
+
+    def newest_received_s(self) -> float:
+        """The controller's clock when it stored the record that it stored last, in seconds since 1970."""
+        with contextlib.closing(sqlite3.connect(self.database)) as database:
+            (received_ms,) = database.execute(
+                "SELECT received_ms FROM record ORDER BY stream DESC, seq DESC LIMIT 1"
+            ).fetchone()
+        return float(received_ms) / 1_000
 
     def _stored(self) -> dict[int, list[int]]:
         found: dict[int, list[int]] = defaultdict(list)
@@ -229,25 +296,6 @@ class Rig:
                 if "n" in details:
                     found[details["life"]].append(details["n"])
         return found
-
-
-@dataclass(slots=True)
-class Proof:
-    """What was counted."""
-
-    stored: int = 0
-    lost: int = 0
-    """Committed by the device as it told us, and not at the controller (nor told of by a tombstone)."""
-    holes: int = 0
-    duplicates: int = 0
-    tombstoned: int = 0
-    books_wrong: int = 0
-    audit_status: int = 0
-    audit: str = ""
-
-    @property
-    def holds(self) -> bool:
-        return not (self.lost or self.holes or self.duplicates or self.books_wrong or self.audit_status)
 
 
 @contextlib.contextmanager
@@ -263,5 +311,5 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _environ() -> dict[str, str]:
+def environ() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(FIRMWARE), "PYTHONUNBUFFERED": "1"}

@@ -9,9 +9,11 @@ from typing import Protocol
 from plugmeter.lifecycle.diagnosis.fd_leak import FdLeak
 from plugmeter.lifecycle.diagnosis.finding import Change, Finding
 from plugmeter.lifecycle.diagnosis.half_open import HalfOpen
+from plugmeter.lifecycle.diagnosis.run_failures import RunFailures
 from plugmeter.lifecycle.diagnosis.spinning import Spinning
 from plugmeter.lifecycle.diagnosis.stuck import Stuck
 from plugmeter.lifecycle.diagnosis.tls_handshakes import TlsHandshakes
+from plugmeter.lifecycle.diagnosis.twin import Twin
 from plugmeter.lifecycle.samples import Observation
 
 _S = 1_000_000_000
@@ -33,6 +35,8 @@ class Limits:
     such a connection up by itself, without saying what was wrong with it."""
     tls_failures: int = 3
     tls_window_s: float = 600.0
+    run_failures: int = 3
+    """In a row."""
 
 
 class _Detector(Protocol):
@@ -51,6 +55,8 @@ class Doctor:
             FdLeak(limits.fd_growth, round(limits.fd_window_s * _S)),
             HalfOpen(round(limits.unanswered_s * _S), round(limits.silent_s * _S)),
             TlsHandshakes(limits.tls_failures, round(limits.tls_window_s * _S)),
+            Twin(),
+            RunFailures(limits.run_failures),
             Spinning(limits.spin_wakeups_per_s, round(limits.spin_s * _S)),
             Stuck(round(limits.stuck_s * _S), whereabouts),
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Name = Literal["fd_leak", "half_open", "tls_handshakes", "spinning", "stuck"]
+Name = Literal["fd_leak", "half_open", "tls_handshakes", "twin", "run_failures", "spinning", "stuck"]
 Remedy = Literal["reconnect", "breaker", "restart_worker", "none"]
 
-NAMES: Final[tuple[Name, ...]] = ("fd_leak", "half_open", "tls_handshakes", "spinning", "stuck")
+NAMES: Final[tuple[Name, ...]] = (
+    "fd_leak", "half_open", "tls_handshakes", "twin", "run_failures", "spinning", "stuck",
+)  # fmt: skip
 
 PROCESS: Final = "process"
 """The worker of a finding that no single worker is to blame for."""
 LINK: Final = "link"
+RUNNER: Final = "runner"
 
 _REMEDIES: Final[dict[tuple[Name, str], Remedy]] = {
     ("spinning", "link"): "reconnect",
@@ -49,13 +52,15 @@ class Finding:
         """As STATUS of systemd shows it: a few words of ASCII."""
         words = _HEADLINES[self.name]
         who = self.worker.encode("ascii", "replace").decode()
-        return words if self.name in ("fd_leak", "half_open", "tls_handshakes") else f"{who} {words}"
+        return f"{who} {words}" if self.name in ("spinning", "stuck") else words
 
 
 _HEADLINES: Final[dict[Name, str]] = {
     "fd_leak": "descriptors leak",
     "half_open": "broker connection half-open",
     "tls_handshakes": "TLS handshakes fail",
+    "twin": "perhaps another device of this name",
+    "run_failures": "runs fail",
     "spinning": "spins",
     "stuck": "is stuck",
 }

@@ -1,0 +1,71 @@
+"""Footprints: what was left at a broker is known until it is cleared, whatever happens in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plugmeter.daemon.footprints import FILE_NAME, MOST, Footprints
+
+BROKERS = st.sampled_from(["one:1883", "two:8883"])
+TOPICS = st.lists(st.sampled_from([f"t/{number}" for number in range(8)]), max_size=4)
+
+
+@given(st.lists(st.tuples(st.booleans(), BROKERS, TOPICS), max_size=20))
+def test_it_remembers_what_was_left_and_not_cleared(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, str, list[str]]]
+) -> None:
+    path = tmp_path_factory.mktemp("state") / FILE_NAME
+    told: list[str] = []
+    expected: dict[str, set[str]] = {"one:1883": set(), "two:8883": set()}
+    for leaves, broker, topics in steps:
+        now = Footprints(path, told.append)  # as after a kill between any two steps
+        if leaves:
+            now.leave(broker, topics)
+            expected[broker] |= set(topics)
+        else:
+            now.clear(broker, topics)
+            expected[broker] -= set(topics)
+        assert {at: set(now.at(at)) for at in expected} == expected
+        assert {at: set(Footprints(path, told.append).at(at)) for at in expected} == expected
+    assert told == []
+
+
+def test_the_oldest_go_where_there_are_too_many(tmp_path: Path) -> None:
+    left = Footprints(tmp_path / FILE_NAME, pytest.fail)
+    for number in range(MOST + 3):
+        left.leave("one:1883", [f"t/{number}"])
+    assert left.at("one:1883") == [f"t/{number}" for number in range(3, MOST + 3)]
+    assert left.dropped == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "null", '{"left":[{}]}', '{"left":[1]}', '{"left":{"broker":1}}', "[" * 20_000,
+        '{"left":[{"broker":"a","topic":1}]}', '{"left":[{"broker":"","topic":"t"}]}', "\udcff",
+        '{"left":[{"broker":"a","topic":"t/#"}]}',
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_told_and_costs_no_more_than_its_contents(tmp_path: Path, text: str) -> None:
+    path = tmp_path / FILE_NAME
+    path.write_text(text, errors="surrogateescape")
+    told: list[str] = []
+    left = Footprints(path, told.append)
+    assert left.at("one:1883") == []
+    assert len(told) == 1 and str(path) in told[0]
+    left.leave("one:1883", ["t"])
+    assert Footprints(path, pytest.fail).at("one:1883") == ["t"]
+
+
+def test_a_place_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / FILE_NAME
+    told: list[str] = []
+    left = Footprints(path, told.append)
+    left.leave("one:1883", ["t/1"])
+    left.leave("one:1883", ["t/2"])
+    assert left.at("one:1883") == ["t/1", "t/2"]
+    assert len(told) == 1 and "cannot be written" in told[0]

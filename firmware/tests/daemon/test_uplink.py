@@ -1,0 +1,63 @@
+"""The uplink by itself: a real link, and an outbox on disk."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from pathlib import Path
+
+from plugmeter import config
+from plugmeter.daemon.recorder import Recorder
+from plugmeter.daemon.runs import Runs
+from plugmeter.daemon.uplink import Uplink
+from plugmeter.telemetry.link import LinkSettings
+from plugmeter.telemetry.outbox import Outbox, limits_of
+from tests.telemetry.broker import eventually, free_port
+
+
+class Selector:
+    """What Runs wants of the conductor; there are no runs here."""
+
+    def register(self, descriptor: int, callback: object) -> None:
+        raise AssertionError("no run")
+
+    def unregister(self, descriptor: int) -> None:
+        raise AssertionError("no run")
+
+    def wake(self) -> None:
+        pass
+
+
+def test_a_credential_that_vanishes_after_the_check_fails_no_reload(tmp_path: Path) -> None:
+    """It is the link's trouble from then on, as with one that vanishes later."""
+    secret = tmp_path / "secret"
+    secret.write_text("x\n")
+    secret.chmod(0o600)
+    nobody = config.from_table({"daemon": {"device": "bench"}}, "f.toml")
+    mqtt = {
+        "host": "127.0.0.1",
+        "port": free_port(),
+        "username": "u",
+        "password_file": str(secret),
+    }
+    somebody = config.from_table({"daemon": {"device": "bench"}, "mqtt": mqtt}, "f.toml")
+    settings = LinkSettings.from_config(somebody, "bench", warn=print)
+    outbox = Outbox(tmp_path / "outbox.db", limits_of(nobody.outbox), print)
+    outbox.start()
+    uplink = Uplink(
+        "bench", nobody, outbox, Runs(Selector(), outbox, nobody), Recorder(),
+        reported=lambda: b"{}", command=print, desire=print, call=lambda _: Future(),
+    )  # fmt: skip
+    try:
+        uplink.open()
+        assert uplink.link is None
+        secret.unlink()
+        uplink.configure(somebody, settings, forgiving=True)
+        link = uplink.link
+        assert link is not None
+        eventually(lambda: "secret" in (link.status().last_failure or ""), "it says what is missing")
+        uplink.restart()
+        assert uplink.link is not link, "and another may still take its place"
+        uplink.configure(nobody, LinkSettings.from_config(nobody, "bench", warn=print), forgiving=True)
+        assert uplink.link is None
+    finally:
+        outbox.close(1.0)
