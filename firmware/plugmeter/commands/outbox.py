@@ -18,9 +18,11 @@ from plugmeter.reporting.table import table
 from plugmeter.telemetry import books, database
 from plugmeter.telemetry.database import DatabaseDamaged, shown
 from plugmeter.telemetry.outbox import DATABASE_NAME
+from plugmeter.telemetry.owner import Owner, machine_of
 from plugmeter.telemetry.reading import account, count_records, list_tombstones
 from plugmeter.telemetry.record import Account, Rank, Tombstone
 from plugmeter.telemetry.segment import SegmentDamaged
+from plugmeter.telemetry.store import VERSION
 
 NAME = "outbox"
 HELP = "prove that every record is acknowledged, told of by a tombstone, or still here"
@@ -64,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if not path.is_file():
             raise PlugmeterError(f"there is no outbox at {shown(path)}; name its directory with --state")
-        found, counted, stones = _read(path, args.tombstones or 0)
+        found, counted, stones, owner = _read(path, args.tombstones or 0)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise PlugmeterError(f"{shown(path)} cannot be read: {reason}") from None
@@ -73,9 +75,11 @@ def run(args: argparse.Namespace) -> int:
         raise PlugmeterError(f"{shown(path)} {what}: {database.in_words(error)}") from None
     good = found.adds_up and counted == found.pending
     if args.json:
-        sys.stdout.write(json.dumps(_as_value(path, found, counted, good, stones, args), indent=2) + "\n")
+        sys.stdout.write(
+            json.dumps(_as_value(path, found, owner, counted, good, stones, args), indent=2) + "\n"
+        )
     else:
-        sys.stdout.write("\n".join(_lines(path, found, counted, good, stones)) + "\n")
+        sys.stdout.write("\n".join(_lines(path, found, owner, counted, good, stones)) + "\n")
     return 0 if good else 1
 
 
@@ -88,10 +92,11 @@ def _directory(args: argparse.Namespace) -> Path:
     return Path(loaded.daemon.state_directory)
 
 
-def _read(path: Path, tombstones: int) -> tuple[Account, int, list[Tombstone]]:
+def _read(path: Path, tombstones: int) -> tuple[Account, int, list[Tombstone], Owner]:
     with closing(database.open_foreign(path)) as connection:
         connection.execute("BEGIN")
         try:
+            _check_version(path, connection)
             now = books.read(connection)
             if now is None:
                 raise DatabaseDamaged("its books are empty")
@@ -100,10 +105,21 @@ def _read(path: Path, tombstones: int) -> tuple[Account, int, list[Tombstone]]:
             stones = list_tombstones(connection, tombstones) if tombstones else []
         except (DatabaseDamaged, SegmentDamaged) as damage:
             raise PlugmeterError(f"{shown(path)} is damaged: {damage}") from None
-        return found, counted, stones
+        return found, counted, stones, now.owner
 
 
-def _lines(path: Path, found: Account, counted: int, good: bool, stones: list[Tombstone]) -> list[str]:
+def _check_version(path: Path, connection: sqlite3.Connection) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != VERSION and version:
+        raise PlugmeterError(
+            f"{shown(path)} has format {version} and not {VERSION}: it is another version's, or waits for the"
+            " daemon to be restarted with this one"
+        )
+
+
+def _lines(
+    path: Path, found: Account, owner: Owner, counted: int, good: bool, stones: list[Tombstone]
+) -> list[str]:
     rows = [
         ["produced", f"{found.produced:,}", "numbers that were given"],
         ["acknowledged", f"{found.acknowledged:,}", "the controller has them"],
@@ -113,6 +129,7 @@ def _lines(path: Path, found: Account, counted: int, good: bool, stones: list[To
     lines = [
         f"{shown(path)}, {found.bytes:,} bytes",
         f"stream {found.stream}",
+        _whose(owner),
         "",
         *table(["", "records", ""], rows),
         "",
@@ -137,6 +154,15 @@ def _lines(path: Path, found: Account, counted: int, good: bool, stones: list[To
     return lines
 
 
+def _whose(owner: Owner) -> str:
+    if not owner.device:
+        return "of no device yet"
+    machine = machine_of()
+    if not machine or not owner.machine:
+        return f"of the device {owner.device}"
+    return f"of the device {owner.device}, on {'this' if machine == owner.machine else 'another'} machine"
+
+
 def _oldest(found: Account) -> str:
     return f"the oldest has number {found.oldest_pending:,}" if found.pending else "all is delivered"
 
@@ -158,12 +184,20 @@ def _time(stone: Tombstone) -> str:
 
 
 def _as_value(
-    path: Path, found: Account, counted: int, good: bool, stones: list[Tombstone], args: argparse.Namespace
+    path: Path,
+    found: Account,
+    owner: Owner,
+    counted: int,
+    good: bool,
+    stones: list[Tombstone],
+    args: argparse.Namespace,
 ) -> dict[str, Any]:
     value: dict[str, Any] = {
         "schema": "plugmeter-outbox/1",
         "database": str(path),
         "stream": found.stream,
+        "device": owner.device or None,
+        "machine": owner.machine or None,
         "produced": found.produced,
         "acknowledged": found.acknowledged,
         "tombstoned": found.tombstoned,

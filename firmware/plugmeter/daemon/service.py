@@ -43,6 +43,7 @@ from plugmeter.telemetry.commands.signing import PublicKey, load_public_key
 from plugmeter.telemetry.desired import Outcome
 from plugmeter.telemetry.desired_keeper import FILE_NAME, DesiredKeeper
 from plugmeter.telemetry.outbox import DATABASE_NAME, Outbox, limits_of
+from plugmeter.telemetry.owner import this_owner
 from plugmeter.telemetry.topics import Topics, device_of
 
 LOG: Final = logging.getLogger("plugmeter.daemon")
@@ -109,10 +110,10 @@ class Service:
     def start(self) -> Iterator[str]:
         """Bring everything up."""
         yield "opening the outbox"
-        limits = limits_of(self._config.outbox)
+        limits, owner = limits_of(self._config.outbox), this_owner(self._device)
         # Which limits hold is known only below; until then nothing is to go for the sake of the file's.
         wide = replace(limits, max_bytes=max(limits.max_bytes, _WIDE_BYTES), max_age_ns=0)
-        outbox = Outbox(self._state / DATABASE_NAME, wide, LOG.warning)
+        outbox = Outbox(self._state / DATABASE_NAME, wide, LOG.warning, owner=owner)
         self._outbox = outbox  # from here on the state directory is ours alone
         sweep(self._state)
         self._recorder.attach(outbox)

@@ -8,15 +8,27 @@ from dataclasses import astuple, dataclass, fields
 from typing import Final
 
 from plugmeter.telemetry.database import DatabaseDamaged
+from plugmeter.telemetry.owner import Owner
 
 SCHEMA: Final = """
 CREATE TABLE books (
     id INTEGER PRIMARY KEY CHECK (id = 1), stream TEXT NOT NULL, produced INTEGER NOT NULL,
     acknowledged INTEGER NOT NULL, tombstoned INTEGER NOT NULL, commits INTEGER NOT NULL,
-    handed_at INTEGER NOT NULL, clean INTEGER NOT NULL, lived_ns INTEGER NOT NULL,
-    boot_id TEXT NOT NULL, boot_ns INTEGER NOT NULL
+    clean INTEGER NOT NULL, lived_ns INTEGER NOT NULL,
+    boot_id TEXT NOT NULL, boot_ns INTEGER NOT NULL, device TEXT NOT NULL, machine TEXT NOT NULL
 ) STRICT;
 """
+_LIKE_FORMAT_1: Final = (
+    "id, stream, produced, acknowledged, tombstoned, commits, clean, lived_ns, boot_id, boot_ns"
+)
+FROM_FORMAT_1: Final = f"""
+CREATE TEMP TABLE books_1 AS SELECT {_LIKE_FORMAT_1} FROM main.books;
+DROP TABLE main.books;
+{SCHEMA}
+INSERT INTO main.books ({_LIKE_FORMAT_1}, device, machine) SELECT {_LIKE_FORMAT_1}, '', '' FROM temp.books_1;
+DROP TABLE temp.books_1;
+"""
+"""The books had no owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +42,19 @@ class Books:
     tombstoned: int
     commits: int
     """Transactions so far: tells whether one took place of which SQLite could not say."""
-    handed_at: int
-    """Tombstones of this commit or an earlier one may have been handed out."""
     clean: int
     """1 after ``close``."""
     lived_ns: int
     """How long the device has been on (see ``age``), as of boot_id and boot_ns."""
     boot_id: str
     boot_ns: int
+    device: str = ""
+    """Whose they are (see ``owner``); empty if that is not known."""
+    machine: str = ""
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(self.device, self.machine)
 
 
 _NAMES: Final = tuple(each.name for each in fields(Books))
@@ -53,8 +70,10 @@ def read(connection: sqlite3.Connection) -> Books | None:
     if row is None:
         return None
     books = Books(*row)
-    numbers = (*astuple(books)[1:8], books.boot_ns)
-    if not all(isinstance(each, int) for each in numbers) or not isinstance(books.stream, str):
+    numbers = (*astuple(books)[1:7], books.boot_ns)
+    if not all(isinstance(each, int) for each in numbers) or not all(
+        isinstance(each, str) for each in (books.stream, books.device, books.machine)
+    ):
         raise DatabaseDamaged("its books are no numbers")
     try:
         uuid.UUID(books.stream)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
-from plugmeter.telemetry import age, books, ranges, tombstones
+from plugmeter.telemetry import age, books, ranges
 from plugmeter.telemetry.age import Instant
 from plugmeter.telemetry.books import Books
 from plugmeter.telemetry.database import PAGE_BYTES
@@ -26,15 +26,16 @@ _LOOKED_INTO: Final = 256
 
 
 class Handing:
-    """What the reader and the writer must agree on: up to which commit tombstones were handed out.
+    """What the reader and the writer must agree on: which tombstones were handed out.
 
-    The reader holds ``lock`` while it reads, the writer from the first tombstone of a transaction to its
-    end; so none is joined with others while it is on its way out.
+    ``out`` has their first numbers until a commit has noted them. The reader holds ``lock`` while it reads,
+    the writer from the first tombstone of a transaction to its end; so none is joined with others while it is
+    on its way out.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.at = 0
+        self.out: set[int] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,9 @@ class State:
     used_bytes: int
     """The pages that are in use."""
     free_pages: int
+    tombstones: int
+    joined: int
+    """How many tombstones were left when they were joined last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class Change:
     ) -> None:
         self._connection = connection
         self._segments = segments
-        self._tombstones = Tombstones(connection)
+        self._tombstones = Tombstones(connection, state.tombstones)
         self._state = state
         self._limits = limits
         self._handing = handing
@@ -92,6 +96,7 @@ class Change:
         self._evicted = 0
         self._looked = 0
         self._holds = False
+        self._joined = state.joined
 
     def make(self, items: Sequence[Item], acks: Ranges, *, lived_ns: int, now: Instant, clean: int) -> Done:
         """All of it. Raises sqlite3.Error, SegmentDamaged."""
@@ -99,9 +104,9 @@ class Change:
         self._number(items)
         more = not self._make_room() or not self._expire(lived_ns)
         marked_ns, marked_before = self._mark(lived_ns)
-        if self._tombstoned != self._state.books.tombstoned and self._tombstones.count() > tombstones.MOST:
-            self._hold()
-            self._tombstones.compact(self._edition, self._handing.at)
+        self._join_tombstones()
+        if clean:
+            self._hold()  # what was handed out is noted
         old = self._state.books
         new = replace(
             old,
@@ -109,7 +114,6 @@ class Change:
             acknowledged=self._acknowledged,
             tombstoned=self._tombstoned,
             commits=self._edition,
-            handed_at=self._handing.at,
             clean=clean,
             lived_ns=lived_ns,
             boot_id=now.boot_id,
@@ -124,13 +128,17 @@ class Change:
             marked_before,
             (pages - free) * PAGE_BYTES,
             free,
+            self._tombstones.count,
+            self._joined,
         )
         told = (new.produced, new.tombstoned) != (old.produced, old.tombstoned)
         return Done(state, told, self._evicted, left, more)
 
-    def let_go(self) -> None:
+    def let_go(self, *, committed: bool) -> None:
         """The transaction is over: the reader may hand out tombstones again."""
         if self._holds:
+            if committed:
+                self._handing.out.clear()
             self._handing.lock.release()
             self._holds = False
 
@@ -138,6 +146,7 @@ class Change:
         if not self._holds:
             self._handing.lock.acquire()
             self._holds = True
+            self._tombstones.hand(self._handing.out)
 
     def _acknowledge(self, acks: Ranges) -> Ranges:
         """What is left of ``acks``."""
@@ -167,6 +176,7 @@ class Change:
                 entries, size = [], 0
                 first, self._produced = self._produced + 1, self._produced + item.count
                 self._bury(first, self._produced, item.rank, item.reason)
+                self._join_tombstones()
                 continue
             if entries and (len(entries) >= MOST_RECORDS or size + len(item.data) > MOST_BYTES):
                 self._append(entries)
@@ -217,12 +227,29 @@ class Change:
         for rank, each in groupby(by_rank, key=lambda each: each[1]):
             for first, last in ranges.runs(seq for seq, _ in each):
                 self._bury(first, last, rank, reason)
+        self._join_tombstones()  # as one goes along: or they themselves are what there is no room for
+
+    def _join_tombstones(self) -> None:
+        """After this there are at most ``most_tombstones``, or else two for each pending record and two.
+
+        Only between pending records they cannot be joined, and those are what the room is for. Each time a
+        fourth has come since the last time, or half of them go: so it costs little for each tombstone."""
+        stones, most = self._tombstones, self._limits.most_tombstones
+        bound = max(most, 2 * (self._pending + 1))
+        if stones.count <= min(bound, max(most, self._joined + self._joined // 4)):
+            return
+        self._hold()
+        stones.join_neighbours(also_handed=False)
+        if stones.count > bound:
+            stones.join_neighbours(also_handed=True)
+        if stones.count > bound:
+            stones.join_over_gaps(self._segments.any_pending, max(most * 3 // 4, self._pending + 1))
+        self._joined = stones.count
 
     def _bury(self, first: int, last: int, rank: int, reason: str) -> None:
         self._hold()
         self._tombstoned += last - first + 1
-        tombstone = Tombstone(first, last, rank, reason, self._wall_ns)
-        self._tombstones.add(tombstone, self._edition, self._handing.at)
+        self._tombstones.add(Tombstone(first, last, rank, reason, self._wall_ns))
 
     def _mark(self, lived_ns: int) -> tuple[int, int]:
         """Note from time to time when the last commit was, for the age of its records and those before, and

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
@@ -35,6 +36,8 @@ RECHECK_S: Final = (0.05, 0.1, 0.2, 0.4)
 """What looks damaged is looked at again after these pauses before it is given up: where a read fails (EIO),
 SQLite too says "malformed" (SQLITE_IOERR_CORRUPTFS becomes SQLITE_CORRUPT), and the next read may succeed."""
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_UNFIT: Final = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH})
+_NONE: Final[Mapping[int, str]] = MappingProxyType({})
 _REFUSED: Final[Mapping[int, str]] = {
     sqlite3.SQLITE_FULL: "the disk is full; make room",
     sqlite3.SQLITE_READONLY: "it is read-only; remount the file system or mend its permissions",
@@ -71,13 +74,15 @@ def open_database(
     thorough: bool = False,
     check: Callable[[sqlite3.Connection], None] | None = None,
     leave_other_versions: bool = False,
+    upgrades: Mapping[int, str] = _NONE,
 ) -> Opened:
     """Open the database ``path``, made by the SQL ``script`` and with ``version`` as its user_version.
 
     The folder is made where it is missing. A damaged database is renamed to ``path``.corrupt-``aside_time``
     (with its log), which ``tell`` is told, and a new one is made. ``check`` may look into an old database
     and raise DatabaseDamaged. ``thorough`` checks the structure of a large one too. One of another version is
-    damaged as well, or with ``leave_other_versions`` an error. The connection may be used by one thread at a
+    damaged as well, or with ``leave_other_versions`` an error; but one that ``upgrades`` has a script for is
+    brought to ``version`` by that, in one transaction. The connection may be used by one thread at a
     time, commits nothing by itself, and is WAL with synchronous=FULL.
     Raises PlugmeterError, one line, for all else.
     """
@@ -85,7 +90,8 @@ def open_database(
     for pause_s in (*RECHECK_S, 0.0):
         try:
             return Opened(
-                *_open_sound(path, script, version, thorough, check, leave_other_versions), set_aside=None
+                *_open_sound(path, script, version, thorough, check, leave_other_versions, upgrades),
+                set_aside=None,
             )
         except DatabaseDamaged as damage:
             why = str(damage)
@@ -179,16 +185,14 @@ def was_set_aside(path: Path) -> bool:
         raise PlugmeterError(f"{shown(path.parent)} cannot be read: {error.strerror}") from None
 
 
-def set_aside(path: Path, when: str) -> Path:
-    """Rename a database with its log to ``path``.corrupt-``when``. Raises PlugmeterError."""
+def set_aside(path: Path, when: str, why: str = "corrupt") -> Path:
+    """Rename a database with its log to ``path``.``why``-``when``. Raises PlugmeterError."""
     for number in range(1, 1_000):
-        aside = path.with_name(f"{path.name}.corrupt-{when}" + (f".{number}" if number > 1 else ""))
+        aside = path.with_name(f"{path.name}.{why}-{when}" + (f".{number}" if number > 1 else ""))
         if not any(os.path.lexists(f"{aside}{suffix}") for suffix in SUFFIXES):
             break
     else:
-        raise PlugmeterError(
-            f"{shown(path)} is damaged and was so 1,000 times in this second; check the disk"
-        )
+        raise PlugmeterError(f"{shown(path)} had to be set aside 1,000 times in this second; check the disk")
     try:
         # The log last: a database without its log must never be taken for a whole one.
         for suffix in SUFFIXES:
@@ -197,7 +201,7 @@ def set_aside(path: Path, when: str) -> Path:
         _sync_directory(path.parent)
     except OSError as error:
         raise PlugmeterError(
-            f"{shown(path)} is damaged and cannot be set aside: {error.strerror}; move it away"
+            f"{shown(path)} ({why}) cannot be set aside: {error.strerror}; move it away"
         ) from None
     return aside
 
@@ -209,6 +213,7 @@ def _open_sound(
     thorough: bool,
     check: Callable[[sqlite3.Connection], None] | None,
     leave_other_versions: bool,
+    upgrades: Mapping[int, str] = _NONE,
 ) -> tuple[sqlite3.Connection, bool]:
     is_new = _make_file(path)
     try:
@@ -224,6 +229,7 @@ def _open_sound(
             is_new = True
             connection.executescript(f"BEGIN IMMEDIATE;{script};PRAGMA user_version = {version};COMMIT")
         else:
+            _upgrade(connection, version, upgrades)
             _check_version(connection, version, path if leave_other_versions else None)
             _check_schema(connection, script)
             if thorough or path.stat().st_size <= CHECKED_BYTES:
@@ -264,6 +270,19 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     return (tables, version) == (0, 0)
+
+
+def _upgrade(connection: sqlite3.Connection, version: int, upgrades: Mapping[int, str]) -> None:
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found not in upgrades:
+        return
+    check_structure(connection)
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE;{upgrades[found]};PRAGMA user_version = {version};COMMIT")
+    except sqlite3.Error as error:
+        if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _UNFIT:
+            raise DatabaseDamaged(f"its tables are not those of format {found}") from None
+        raise
 
 
 def _check_version(connection: sqlite3.Connection, version: int, left_alone: Path | None) -> None:

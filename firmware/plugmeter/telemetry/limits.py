@@ -9,6 +9,10 @@ from plugmeter.telemetry.record import DATA_LIMIT_BYTES
 
 _LARGEST_WAL_BYTES: Final = 16_777_216
 _LARGEST_TRANSACTION_BYTES: Final = 8_388_608
+_MOST_TOMBSTONES: Final = 10_000
+_TOMBSTONES_PART: Final = 20
+_TOMBSTONE_BYTES: Final = 64
+"""In the database, with the part of a page that is left empty; rather more."""
 _SLACK_BYTES: Final = 2 * DATA_LIMIT_BYTES + 65_536
 """The largest record is added, to the log and to the pages, before others make room for it."""
 
@@ -34,6 +38,11 @@ class Limits:
     def transaction_bytes(self) -> int:
         """Of the data of one commit, or one record."""
         return min(_LARGEST_TRANSACTION_BYTES, self.wal_bytes)
+
+    @property
+    def most_tombstones(self) -> int:
+        """Beyond so many, a twentieth of the pages, they are joined; see ``change``."""
+        return min(_MOST_TOMBSTONES, self.data_bytes // _TOMBSTONES_PART // _TOMBSTONE_BYTES)
 
     @property
     def data_bytes(self) -> int:

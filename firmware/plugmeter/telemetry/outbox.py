@@ -28,6 +28,7 @@ from plugmeter.telemetry.database import DatabaseDamaged
 from plugmeter.telemetry.intake import Intake
 from plugmeter.telemetry.limits import Limits
 from plugmeter.telemetry.lock import StateLock
+from plugmeter.telemetry.owner import NOBODY, Owner
 from plugmeter.telemetry.reading import Batch, Ended, Reader, ReadingBusy
 from plugmeter.telemetry.record import Account, Draft
 from plugmeter.telemetry.segment import SegmentDamaged
@@ -66,9 +67,11 @@ class Outbox:
         wall_ns: Callable[[], int] = time.time_ns,
         instant: Callable[[], Instant] | None = None,
         intake: Intake | None = None,
+        owner: Owner = NOBODY,
     ) -> None:
-        """Opens, recovers, checks the books, and commits the first record. A corrupt database is set aside
-        and a new stream begins. Raises PlugmeterError, one line: not writable, disk full, in use."""
+        """Opens, recovers, checks the books, and commits the first record. A corrupt database is set aside,
+        or another ``owner``'s with records in it, and a new stream begins. Raises PlugmeterError, one line:
+        not writable, disk full, in use."""
         self.progress = Progress("outbox")
         self._tell = tell
         self._intake = Intake() if intake is None else intake
@@ -77,7 +80,7 @@ class Outbox:
         lock = StateLock(path.parent)
         try:
             now = _clock() if instant is None else instant
-            store = Store(path, limits, handing, tell=tell, wall_ns=wall_ns, now=now)
+            store = Store(path, limits, handing, tell=tell, wall_ns=wall_ns, now=now, owner=owner)
             try:
                 self._reader = Reader(path, handing)
                 self._known = _known(self._reader)

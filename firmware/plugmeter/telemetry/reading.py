@@ -73,7 +73,7 @@ class Reader:
                 upto = min(upto, stones[-1].last)
                 records = [each for each in records if each.seq <= upto]
             if stones:
-                self._handing.at = max(self._handing.at, now.commits)
+                self._handing.out.update(_not_handed(connection, stones))
             return Batch(tuple(records), tuple(stones), upto, now.stream)
 
     def account(self) -> Account:
@@ -175,7 +175,7 @@ def account(connection: sqlite3.Connection, now: Books, path: Path) -> Account:
         tombstoned=now.tombstoned,
         pending=pending,
         oldest_pending=lowest[0].living[0][0] if lowest else now.produced + 1,
-        unannounced=unannounced,
+        unannounced=min(unannounced, now.tombstoned),
         bytes=size_on_disk(path),
     )
 
@@ -220,6 +220,15 @@ def size_on_disk(path: Path) -> int:
         except FileNotFoundError:
             pass
     return size
+
+
+def _not_handed(connection: sqlite3.Connection, stones: list[Tombstone]) -> list[int]:
+    (text,) = connection.execute(
+        "SELECT json_group_array(first) FROM tombstones WHERE first BETWEEN ? AND ? AND NOT handed",
+        (stones[0].first, stones[-1].first),
+    ).fetchone()
+    found: list[int] = json.loads(text)
+    return found
 
 
 def _tombstones(connection: sqlite3.Connection, after: int, upto: int, most: int) -> list[Tombstone]:

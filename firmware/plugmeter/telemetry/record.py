@@ -101,7 +101,8 @@ class Account:
 
     ``oldest_pending`` is the lowest number that is not acknowledged and has no tombstone; ``produced`` + 1
     where there is none. Below it the controller must have all that has no tombstone.
-    ``unannounced`` counts the tombstones' numbers that the controller has not acknowledged yet.
+    ``unannounced`` counts the tombstones' numbers that the controller has not acknowledged yet; where very
+    many had to be joined (see ``tombstones``), also numbers between them that it has acknowledged.
     """
 
     stream: str

@@ -124,6 +124,15 @@ class Segments:
         taken = self._take(spans[0], None, before, edition)
         return Evicted(taken, bool(taken))
 
+    def any_pending(self, first: int, last: int) -> bool:
+        """Whether there is a record within ``first`` .. ``last``."""
+        spans = self._spans(
+            "WHERE first >= coalesce((SELECT max(first) FROM segments WHERE first <= ?1), ?1)"
+            " AND first <= ?2 ORDER BY first LIMIT 2",  # of these the second begins within, or is the first
+            (first, last),
+        )
+        return any(ranges.clip(span.living, first, last) for span in spans)
+
     def pending(self) -> int:
         """How many records there are."""
         return int(self._connection.execute("SELECT coalesce(sum(live), 0) FROM segments").fetchone()[0])

@@ -10,10 +10,11 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from plugmeter.errors import PlugmeterError
@@ -25,22 +26,34 @@ from plugmeter.telemetry.change import Change, Done, Handing, State
 from plugmeter.telemetry.database import PAGE_BYTES, DatabaseDamaged, shown
 from plugmeter.telemetry.intake import Item
 from plugmeter.telemetry.limits import Limits
+from plugmeter.telemetry.owner import NOBODY, Owner
 from plugmeter.telemetry.ranges import Ranges
 from plugmeter.telemetry.reading import count_records
 from plugmeter.telemetry.record import Draft
 from plugmeter.telemetry.segment import SegmentDamaged
 from plugmeter.telemetry.segments import Segments
 
-VERSION: Final = 1
+VERSION: Final = 2
 SCHEMA: Final = f"""{books.SCHEMA}{segments.SCHEMA}{tombstones.SCHEMA}
 CREATE TABLE ages (lived_ns INTEGER PRIMARY KEY, before INTEGER NOT NULL) STRICT;
 """
+UPGRADES: Final[Mapping[int, str]] = MappingProxyType({1: tombstones.FROM_FORMAT_1 + books.FROM_FORMAT_1})
 """``ages``: all numbers below ``before`` were given when the device had been on for ``lived_ns`` or less."""
 
 _COUNTED_BYTES: Final = 8_388_608
 """A database up to this size has its records counted one by one when it is opened."""
 _FREE_PAGES: Final = 2_048
 _FREED_AT_ONCE: Final = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class _Anothers:
+    """What another owner left: numbers that the controller has not heard of."""
+
+    books: Books
+    change: str
+    pending: int
+    unannounced: int
 
 
 class Store:
@@ -56,18 +69,22 @@ class Store:
         tell: Callable[[str], None],
         wall_ns: Callable[[], int],
         now: Callable[[], Instant],
+        owner: Owner = NOBODY,
     ) -> None:
         """Open it, and begin: with a new stream's first record, or with one that says how the last run ended.
-        Raises PlugmeterError, one line."""
+        What was another ``owner``'s is set aside where anything waits in it. Raises PlugmeterError, one
+        line."""
         self._path = path
         self._limits = limits
         self._handing = handing
         self._tell = tell
         self._wall_ns = wall_ns
         self._now = now
+        self._owner = owner
         self._attempted = 0
         self._aside: Path | None = None
-        """A database that was set aside, until the new one is there."""
+        """A database that was set aside, until the new one is there; and why."""
+        self._why_aside = "corrupt"
         self._connection: sqlite3.Connection
         self._segments: Segments
         self.state: State
@@ -98,7 +115,7 @@ class Store:
                 if self._connection.in_transaction:  # SQLite rolls back by itself where it must
                     with contextlib.suppress(sqlite3.Error):
                         self._connection.execute("ROLLBACK")
-            made.let_go()
+            made.let_go(committed=committed)
         self.state = done.state
         return done
 
@@ -117,6 +134,7 @@ class Store:
         PlugmeterError, as that does."""
         self.abandon()
         self._aside = database.set_aside(self._path, self._stamp())
+        self._why_aside = "corrupt"
         database.tell_aside(self._tell, self._path, why, self._aside)
 
     def close(self) -> None:
@@ -176,13 +194,16 @@ class Store:
             aside_time=self._stamp(),
             thorough=thorough,
             check=lambda connection: _check_books(connection, thorough),
+            upgrades=UPGRADES,
         )
         self._connection = opened.connection
         self._aside = aside = self._aside or opened.set_aside
         try:
-            self._begin(is_start, aside)
-            self._aside = None
-            return
+            theirs = self._anothers()
+            if theirs is None:
+                self._begin(is_start, aside)
+                self._aside = None
+                return
         except BaseException as error:
             self.abandon()
             why = damage_of(error)
@@ -190,6 +211,9 @@ class Store:
                 raise PlugmeterError(f"{shown(self._path)}: {database.in_words(error, self._path)}") from None
             if why is None:
                 raise
+        else:
+            self._set_aside_anothers(theirs)
+            return
         if aside is None and rechecks < len(database.RECHECK_S):
             time.sleep(database.RECHECK_S[rechecks])
             self._open(thorough=True, is_start=is_start, rechecks=rechecks + 1)
@@ -199,18 +223,74 @@ class Store:
         self.set_aside(why)
         self._open(thorough=False, is_start=False)
 
+    def _anothers(self) -> _Anothers | None:
+        """What waits in it that can be sent by another owner only."""
+        found = books.read(self._connection)
+        change = None if found is None else self._change_of(found)
+        if found is None or change is None:
+            return None
+        pending, unannounced = self._connection.execute(
+            "SELECT (SELECT coalesce(sum(live), 0) FROM segments),"
+            " (SELECT coalesce(sum(last - first + 1), 0) FROM tombstones)"
+        ).fetchone()
+        return _Anothers(found, change, pending, unannounced) if pending or unannounced else None
+
+    def _change_of(self, found: Books) -> str | None:
+        if NOBODY in (self._owner, found.owner):
+            return None
+        return self._owner.change_from(found.owner)
+
+    def _set_aside_anothers(self, theirs: _Anothers) -> None:
+        """Raises PlugmeterError."""
+        self.abandon()
+        aside = self._aside = database.set_aside(self._path, self._stamp(), theirs.change)
+        self._why_aside = theirs.change
+        if theirs.change == "copied":
+            self._forget_machine(aside)
+        self._tell(
+            f"{shown(self._path)} {self._whose(theirs.books, theirs.change)}: it is set aside as"
+            f" {shown(aside)}, and a new stream begins; {theirs.pending} records and the tombstones of"
+            f" {theirs.unannounced} wait in it. To send them, put it as {self._path.name} into an empty"
+            f' directory, and start plugmeter once with daemon.device = "{theirs.books.device}" and that'
+            " daemon.state_directory"
+        )
+        self._open(thorough=False, is_start=False)
+
+    def _forget_machine(self, aside: Path) -> None:
+        """Who puts it back, wherever, means it: then it is taken as it is."""
+        try:
+            with contextlib.closing(sqlite3.connect(aside, isolation_level=None)) as connection:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("UPDATE books SET machine = ''")
+        except sqlite3.Error as error:
+            self._tell(f"{shown(aside)}: {database.in_words(error, aside)}; it has to be put back twice")
+
+    def _whose(self, found: Books, change: str) -> str:
+        if change == "renamed":
+            return f'was made as the device "{found.device}", and this one is called "{self._owner.device}"'
+        return f'was copied from another machine, where it was made as the device "{found.device}"'
+
     def _begin(self, is_start: bool, aside: Path | None) -> None:
         database.set_wal_bytes(self._connection, self._limits.wal_bytes)
         self._segments = Segments(self._connection)
         found = books.read(self._connection)
         previous = _read_stream(self._stream_file)
-        if found is None:
-            reason = "corrupt" if aside is not None else "lost" if previous else "new"
+        change = None if found is None else self._change_of(found)
+        if found is not None and change is not None:  # and nothing waits in it
+            whose = self._whose(found, change)
+            self._tell(f"{shown(self._path)} {whose}: nothing waited in it, and a new stream begins")
+            # What goes on from the old stream is nothing but the ages of numbers that are gone.
+            self._connection.execute("DELETE FROM ages")
+            self._new_stream()
+            self._first("stream", previous=found.stream, reason=change, set_aside=None)
+        elif found is None:
+            reason = self._why_aside if aside is not None else "lost" if previous else "new"
             self._new_stream()
             self._first("stream", previous=previous, reason=reason, set_aside=aside and shown(aside))
         else:
-            self._handing.at = found.handed_at if found.clean else found.commits
-            self.state = self._look()
+            if is_start and not found.clean:  # nobody knows any more which were handed out
+                self._connection.execute("UPDATE tombstones SET handed = 1 WHERE NOT handed")
+            self.state = self._own(self._look())
             if is_start:
                 self._start(found)
             else:
@@ -224,9 +304,16 @@ class Store:
 
     def _new_stream(self) -> None:
         now = self._now()
-        self._handing.at = 0
-        fresh = Books(str(uuid.uuid4()), 0, 0, 0, 0, 0, 0, 0, now.boot_id, now.boot_ns)
-        self.state = State(fresh, 0, 0, 0, 0, 0)
+        self._handing.out.clear()
+        fresh = Books(str(uuid.uuid4()), 0, 0, 0, 0, 0, 0, now.boot_id, now.boot_ns)
+        self.state = self._own(State(fresh, 0, 0, 0, 0, 0, 0, 0))
+
+    def _own(self, state: State) -> State:
+        """With the next commit it is ours, if it was nobody's."""
+        if self._owner == NOBODY:
+            return state
+        owner = self._owner.after(state.books.owner)
+        return replace(state, books=replace(state.books, device=owner.device, machine=owner.machine))
 
     def _start(self, found: Books) -> None:
         said: dict[str, object] = {"clean": bool(found.clean)}
@@ -269,7 +356,9 @@ class Store:
         ).fetchone()
         pages, free = change.page_counts(self._connection)
         pending = self._segments.pending()
-        return State(found, pending, int(marked_ns), int(marked_before), (pages - free) * PAGE_BYTES, free)
+        (stones,) = self._connection.execute("SELECT count(*) FROM tombstones").fetchone()
+        used_bytes = (pages - free) * PAGE_BYTES
+        return State(found, pending, int(marked_ns), int(marked_before), used_bytes, free, int(stones), 0)
 
     def _lived_ns(self, now: Instant) -> int:
         return age.lived_ns(self.books.lived_ns, Instant(self.books.boot_id, self.books.boot_ns), now)

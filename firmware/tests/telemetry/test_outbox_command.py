@@ -15,6 +15,7 @@ from plugmeter.commands import bench, outbox
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.telemetry.intake import Intake
 from plugmeter.telemetry.outbox import DATABASE_NAME, Limits, Outbox
+from plugmeter.telemetry.owner import Owner, machine_of
 from plugmeter.telemetry.record import Draft
 
 LIMITS = Limits(67_108_864, 0, 0.01)
@@ -83,6 +84,32 @@ def test_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "of which 2 it does not know of yet" in text
     assert "intake_full" in text
     assert "the oldest has number 2" in text
+    assert "of no device yet" in text
+
+
+def test_whose_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    machine = machine_of()
+    there = Owner("bench-1", "0" * 32)
+    for owner, words in (
+        (there, "on another machine" if machine else ""),
+        (Owner("bench-1", machine), "on this machine" if machine else ""),
+    ):
+        state = tmp_path / (words or "unknown")
+        Outbox(state / DATABASE_NAME, LIMITS, lambda line: None, owner=owner).close()
+        assert call("--state", str(state)) == 0
+        text = capsys.readouterr().out
+        assert "of the device bench-1" in text
+        assert words in text
+    _, said = value(capsys, "--state", str(state))
+    assert (said["device"], said["machine"]) == ("bench-1", machine or "0" * 32)
+
+
+def test_another_format_is_named(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    with sqlite3.connect(tmp_path / DATABASE_NAME) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    with pytest.raises(PlugmeterError, match="has format 1 and not 2: "):
+        call("--state", str(tmp_path))
 
 
 @pytest.mark.parametrize(
