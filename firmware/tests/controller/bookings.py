@@ -71,5 +71,5 @@ def receive(
 
 def audit(store: Store, stream: str = STREAM) -> Finding:
     """Of one stream."""
-    (books,) = [books for books in read_books(store) if books.stream == stream]
+    (books,) = [books for books in read_books(store)[0] if books.stream == stream]
     return examine(books)
