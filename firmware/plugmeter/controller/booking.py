@@ -226,8 +226,8 @@ class _Device:
     def _compare(self, stream: int, again: Sequence[Arrival]) -> int:
         """Hold what came again against what is there; keep what differs beside it. How many differ anew.
 
-        What was deleted (``retention``) came again all the same: there is nothing left to hold it against. The
-        time is the device's own text, which is empty of records from before version 3 of the tables.
+        What was deleted (``retention``) came again all the same: there is nothing left to hold it against.
+        The time is the device's own text, which is empty of records from before version 3 of the tables.
         """
         conflicts = 0
         there: dict[int, tuple[str, str, str]] = {}

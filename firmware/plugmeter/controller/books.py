@@ -38,7 +38,8 @@ def standing_of(session: Session, device: int, name: str) -> Standing:
     streams = session.rows("SELECT name, returns FROM stream WHERE device = ?", (device,))
     refusals = session.rows(
         "SELECT refusal.stream, coalesce(owner.name, ''), refusal.count FROM refusal"
-        " LEFT JOIN stream ON stream.name = refusal.stream LEFT JOIN device AS owner ON owner.id = stream.device"
+        " LEFT JOIN stream ON stream.name = refusal.stream"
+        " LEFT JOIN device AS owner ON owner.id = stream.device"
         " WHERE refusal.device = ? ORDER BY refusal.last_ms DESC, refusal.stream",
         (device,),
     )

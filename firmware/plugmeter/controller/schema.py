@@ -213,9 +213,9 @@ CREATE TABLE refusal (
   PRIMARY KEY (device, stream)
 ){clustered};
 """
-"""``time``: of a record, as its device wrote it; empty for those that came before it was kept. ``present``: the
-stream that a device reported as last, and ``returns``, how often it came back to one. ``refusal``: what was
-refused of a device, by the stream that it named; under the stream '' what named one stream too many."""
+"""``time``: of a record, as its device wrote it; empty for those that came before it was kept. ``present``:
+the stream that a device reported as last; ``returns``: how often it came back to one. ``refusal``: what was
+refused of a device, by the stream that it named, '' for one stream too many."""
 
 _VERSIONS: Final = (_TABLES, _LISTENER_TIMES, _IDENTITIES)
 """What each version added to the one before. Version 2 also deletes records, which version 1 would take for

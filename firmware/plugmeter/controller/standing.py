@@ -1,4 +1,4 @@
-"""A device's standing in the audit: what is wrong with the device as a whole, beside each of its streams. Pure.
+"""A device's standing in the audit: what is wrong with it as a whole, beside each of its streams. Pure.
 
 What was refused was never acknowledged: the device still has it, and nobody else does. So where anything was,
 nobody can say that every record is accounted for.
@@ -80,6 +80,6 @@ def _faults(standing: Standing) -> Iterable[str]:
     if twins:
         stream, times = max(twins, key=lambda each: each[1])
         yield (
-            f"two devices have the name {standing.device}: it reports as one stream and as another in turn (it "
-            f"came back to {stream} {times:,} times); give each a name of its own (daemon.device)"
+            f"two devices have the name {standing.device}: it reports as one stream and as another in turn "
+            f"(it came back to {stream} {times:,} times); give each a name of its own (daemon.device)"
         )

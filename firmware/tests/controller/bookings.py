@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from plugmeter.controller.arrivals import Arrivals
 from plugmeter.controller.audit import Finding, examine
@@ -56,6 +58,18 @@ def run_ended(seq: int, at_ms: int, *drops: tuple[str, int]) -> StoredRecord:
     }
     ended = {"run": f"r-{seq}", "verdict": "VALID", "interrupted": False, "report": report}
     return stored(seq, "run-ended", ended, at_ms * 1_000_000)
+
+
+@contextmanager
+def away(store: Store, path: Path) -> Iterator[None]:
+    """Where the database was there is a folder."""
+    store.close()
+    moved = path.with_suffix(".moved")
+    path.rename(moved)
+    path.mkdir()
+    yield
+    path.rmdir()
+    moved.rename(path)
 
 
 def receive(
