@@ -209,6 +209,8 @@ def _serve(args: argparse.Namespace) -> int:
 
     if args.share is not None and not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", args.share):
         raise UsageError(f"--share {args.share!r}: a group's name is 1 to 64 of A-Z a-z 0-9 _ . -")
+    if args.client_id == "":
+        raise UsageError("--client-id '': give a name, or leave it out for the default")
     if args.keep_days is not None and not 1 <= args.keep_days <= _MOST_DAYS:
         raise UsageError(f"--keep-days {args.keep_days}: give 1 to {_MOST_DAYS}, or leave it out to keep all")
     shared = f"{_CLIENT_ID}-{secrets.token_hex(4)}"
@@ -227,17 +229,19 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _audit(args: argparse.Namespace) -> int:
-    from plugmeter.controller.audit import as_value, examine, render
+    from plugmeter.controller.audit import as_value, examine, render, well
     from plugmeter.controller.books import read_books
     from plugmeter.controller.store import open_store
 
     store = open_store(args.database, create=False)
     try:
-        findings = [examine(books) for books in read_books(store, args.device)]
+        books, standings = read_books(store, args.device)
     finally:
         store.close()
-    sys.stdout.write(json.dumps(as_value(findings), indent=2) + "\n" if args.json else render(findings))
-    return 0 if all(finding.ok for finding in findings) else 1
+    findings = [examine(each) for each in books]
+    found = json.dumps(as_value(findings, standings), indent=2) + "\n" if args.json else ""
+    sys.stdout.write(found or render(findings, standings))
+    return 0 if well(findings, standings) else 1
 
 
 def _devices(args: argparse.Namespace) -> int:

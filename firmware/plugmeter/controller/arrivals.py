@@ -33,6 +33,8 @@ class Arrival:
     kind: str
     time_ms: int
     data: str
+    time: str = ""
+    """As its device wrote it: ``time_ms`` may be a clock of ours instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class Arrivals:
     def add(self, topic: str, payload: bytes, *, retained: bool, now_ms: int) -> None:
         """Take one message. Total: whatever it is, it is taken or counted."""
         self.messages += 1
-        self.payload_bytes += len(payload)
+        self.payload_bytes += len(topic) + len(payload)
         parsed = parse(topic)
         if parsed is None:
             self.strangers += 1
@@ -157,7 +159,7 @@ class Arrivals:
             if event.tombstone:
                 stream.tombstones.append(_burial(event.first, event.last, time_ms, event.data))
             else:
-                stream.records.append(Arrival(event.first, event.kind, time_ms, text))
+                stream.records.append(Arrival(event.first, event.kind, time_ms, text, event.time))
 
     def _document(self, device: DeviceArrivals, kind: str, payload: bytes, retained: bool) -> None:
         if not payload:

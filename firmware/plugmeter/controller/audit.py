@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from plugmeter.controller.standing import Standing
 from plugmeter.telemetry import ranges
 from plugmeter.telemetry.ranges import Ranges
 
@@ -168,10 +169,25 @@ def in_words(spans: Ranges, most: int = 6) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
-def as_value(findings: Sequence[Finding]) -> dict[str, Any]:
+def well(findings: Sequence[Finding], standings: Sequence[Standing]) -> bool:
+    """Whether every record is accounted for."""
+    return all(finding.ok for finding in findings) and not any(each.faults for each in standings)
+
+
+def as_value(findings: Sequence[Finding], standings: Sequence[Standing] = ()) -> dict[str, Any]:
     """The audit as a JSON object."""
     return {
-        "accounted": all(finding.ok for finding in findings),
+        "accounted": well(findings, standings),
+        "devices": [
+            {
+                "device": standing.device,
+                "accounted": not standing.faults,
+                "streams": standing.streams,
+                "refused": standing.refused,
+                "faults": list(standing.faults),
+            }
+            for standing in standings
+        ],
         "streams": [
             {
                 "device": finding.books.device,
@@ -197,16 +213,31 @@ def as_value(findings: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
-def render(findings: Sequence[Finding]) -> str:
+def render(findings: Sequence[Finding], standings: Sequence[Standing] = ()) -> str:
     """The audit for people; each line ends with a newline."""
-    if not findings:
+    if not findings and not standings:
         return "no device has reported yet: there is nothing to account for\n"
-    lines = []
-    device = None
+    told = {standing.device: standing for standing in standings}
+    of_device: dict[str, list[Finding]] = {device: [] for device in told}
     for finding in findings:
-        if finding.books.device != device:
-            device = finding.books.device
-            lines.append(device)
+        of_device.setdefault(finding.books.device, []).append(finding)
+    lines = []
+    for device, streams in of_device.items():
+        lines.append(device)
+        faults = told[device].faults if device in told else ()
+        lines += [f"  {fault}   <-" for fault in faults]
+        if not streams and not faults:
+            lines.append("  no stream yet: it has sent no record and no account")
+        lines += _streams(streams)
+    bad = sum(not finding.ok for finding in findings) + sum(bool(each.faults) for each in standings)
+    what = f"{_many(len(of_device), 'device')}, {_many(len(findings), 'stream')}"
+    lines.append(f"{what}: every record is accounted for" if not bad else f"{what}: {bad} not accounted for")
+    return "".join(line + "\n" for line in lines)
+
+
+def _streams(findings: Sequence[Finding]) -> list[str]:
+    lines = []
+    for finding in findings:
         lines.append(
             f"  {finding.books.stream}  {finding.produced:,} produced = {finding.stored:,} stored"
             f" + {_extra(finding)} {finding.pending:,} pending"
@@ -216,11 +247,7 @@ def render(findings: Sequence[Finding]) -> str:
         )
         lines += [f"    {fault}" for fault in finding.faults]
         lines += [f"    ({note})" for note in finding.notes]
-    bad = sum(not finding.ok for finding in findings)
-    devices = len({finding.books.device for finding in findings})
-    what = f"{_many(devices, 'device')}, {_many(len(findings), 'stream')}"
-    lines.append(f"{what}: every record is accounted for" if not bad else f"{what}: {bad} not accounted for")
-    return "".join(line + "\n" for line in lines)
+    return lines
 
 
 def _extra(finding: Finding) -> str:

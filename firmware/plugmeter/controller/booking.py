@@ -20,6 +20,10 @@ from plugmeter.telemetry import ranges
 from plugmeter.telemetry.ranges import Ranges
 
 _BIGGEST = coverage.BIGGEST
+_MOST_EMPTY = 100
+"""Streams that a device may tell of without a record of them."""
+_MOST_REFUSALS = 100
+"""Streams by which the refusals of one device are told apart."""
 
 
 @dataclass(slots=True)
@@ -53,6 +57,8 @@ class _Device:
         self._booked = booked
         self._name = name
         self._now_ms = now_ms
+        self._refused = ""
+        """Why something was, the last time; empty if nothing was."""
         self._extracts = extracts.Extracts(now_ms)
         ((self._id,),) = session.rows(
             "INSERT INTO device (name, first_ms) VALUES (?, ?)"
@@ -79,9 +85,10 @@ class _Device:
             )
         )
         self._booked.problems += arrived.problem_count
+        self._report(arrived)
         problem = arrived.problems[-1] if arrived.problems else ""
-        if refused:
-            problem = f"{refused} records of a stream that belongs to another device were refused"
+        if self._refused:
+            problem = f"{refused} records or accounts were refused: {self._refused}"
         session.run(
             "UPDATE device SET heard_ms = CASE WHEN ? = 1 THEN ? ELSE heard_ms END, records = records + ?,"
             " bytes = bytes + ?, duplicates = duplicates + ?, conflicts = conflicts + ?,"
@@ -96,20 +103,70 @@ class _Device:
                 "UPDATE device SET problem = ?, problem_ms = ? WHERE id = ?", (problem, now_ms, self._id)
             )
 
-    def _stream_id(self, name: str) -> int | None:
-        """The stream's id; None where it is another device's."""
-        self._session.run(
-            "INSERT INTO stream (name, device, first_ms, heard_ms) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (name) DO NOTHING",
-            (name, self._id, self._now_ms, self._now_ms),
-        )
-        ((found, owner),) = self._session.rows("SELECT id, device FROM stream WHERE name = ?", (name,))
-        return int(found) if owner == self._id else None
+    def _stream_id(self, name: str, count: int, *, empty: bool = False) -> int | None:
+        """The stream's id; None, and ``count`` refused, where it is another device's, or where it is one too
+        many of which nothing but an account is known (``empty``)."""
+        session = self._session
+        find = "SELECT id, device FROM stream WHERE name = ?"
+        found = session.rows(find, (name,))
+        if not found:
+            if empty:
+                ((known,),) = session.rows(
+                    "SELECT count(*) FROM stream WHERE device = ? AND records = 0 AND tombstoned = 0",
+                    (self._id,),
+                )
+                if known >= _MOST_EMPTY:
+                    self._refuse("", count, f"it tells of more than {_MOST_EMPTY} streams without a record")
+                    return None
+            session.run(
+                "INSERT INTO stream (name, device, first_ms, heard_ms) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (name) DO NOTHING",  # another controller may have been quicker
+                (name, self._id, self._now_ms, self._now_ms),
+            )
+            found = session.rows(find, (name,))
+        ((stream, owner),) = found
+        if owner == self._id:
+            return int(stream)
+        self._refuse(name, count, f"the stream {name} belongs to another device")
+        return None
+
+    def _refuse(self, stream: str, count: int, why: str) -> None:
+        """Count it, by the stream that it named, so that the audit can tell."""
+        self._booked.refused += count
+        self._refused = why
+        find = "SELECT 1 FROM refusal WHERE device = ? AND stream = ?"
+        if stream and not self._session.rows(find, (self._id, stream)):
+            ((known,),) = self._session.rows("SELECT count(*) FROM refusal WHERE device = ?", (self._id,))
+            if known >= _MOST_REFUSALS:
+                return  # counted at the device all the same
+        self._session.run(_ADD_REFUSAL, (self._id, stream, self._now_ms, count))
+
+    def _report(self, arrived: DeviceArrivals) -> None:
+        """Which stream the device reports as now; one that it had left before is counted.
+
+        By live documents only: a broker may hold old ones, and a last will was written before.
+        """
+        for kind in ("status", "summary"):
+            document = arrived.documents.get(kind)
+            if document is None or document.retained or document.value.get("state") == "lost":
+                continue
+            source = document.value if kind == "status" else document.value["outbox"]
+            owned = self._session.rows(
+                "SELECT stream.id, device.present, stream.reported FROM stream"
+                " JOIN device ON device.id = stream.device WHERE stream.name = ? AND device.id = ?",
+                (str(source["stream"]), self._id),
+            )
+            if not owned or owned[0][0] == owned[0][1]:
+                continue
+            stream, _, reported = owned[0]
+            self._session.run(
+                "UPDATE stream SET reported = 1, returns = returns + ? WHERE id = ?", (reported, stream)
+            )
+            self._session.run("UPDATE device SET present = ? WHERE id = ?", (stream, self._id))
 
     def _stream(self, name: str, records: Sequence[Arrival], tombstones: Sequence[Burial]) -> None:
-        stream = self._stream_id(name)
+        stream = self._stream_id(name, len(records) + len(tombstones))
         if stream is None:
-            self._booked.refused += len(records) + len(tombstones)
             return
         held = ranges.merge(self._records(stream, records), self._tombstones(stream, tombstones))
         self._session.run("UPDATE stream SET heard_ms = ? WHERE id = ?", (self._now_ms, stream))
@@ -135,7 +192,9 @@ class _Device:
             fresh = [record for record in fresh if record.seq not in known]
         if fresh:
             inserted = self._session.insert_records(
-                stream, self._now_ms, [(each.seq, each.kind, each.time_ms, each.data) for each in fresh]
+                stream,
+                self._now_ms,
+                [(each.seq, each.kind, each.time_ms, each.data, each.time) for each in fresh],
             )
             if inserted != len(fresh):
                 raise RuntimeError(
@@ -168,26 +227,38 @@ class _Device:
         """Hold what came again against what is there; keep what differs beside it. How many differ anew.
 
         What was deleted (``retention``) came again all the same: there is nothing left to hold it against.
+        The time is the device's own text, which is empty of records from before version 3 of the tables.
         """
         conflicts = 0
-        there: dict[int, tuple[str, str]] = {}
+        there: dict[int, tuple[str, str, str]] = {}
         numbers = ranges.runs({record.seq for record in again})
         deleted = coverage.near(self._session, stream, coverage.DELETED, numbers)
         for first, last in numbers:
-            for seq, kind, data in self._session.rows(
-                "SELECT seq, kind, data FROM record WHERE stream = ? AND seq BETWEEN ? AND ?",
+            for seq, kind, data, time in self._session.rows(
+                "SELECT seq, kind, data, time FROM record WHERE stream = ? AND seq BETWEEN ? AND ?",
                 (stream, first, last),
             ):
-                there[seq] = (kind, data)
+                there[seq] = (kind, data, time)
         for record in again:
-            if there.get(record.seq) == (record.kind, record.data) or ranges.contains(deleted, record.seq):
+            known = there.get(record.seq)
+            same = known in ((record.kind, record.data, record.time), (record.kind, record.data, ""))
+            if same or ranges.contains(deleted, record.seq):
                 continue
-            digest = hashlib.sha256(f"{record.kind}\n{record.data}".encode()).hexdigest()
+            before = hashlib.sha256(f"{record.kind}\n{record.data}".encode())
+            if self._session.rows(
+                "SELECT 1 FROM conflict WHERE stream = ? AND seq = ? AND digest = ? AND time = ''",
+                (stream, record.seq, before.hexdigest()),
+            ):
+                continue  # counted before the time was kept
+            digest = hashlib.sha256(f"{record.time}\n{record.kind}\n{record.data}".encode()).hexdigest()
             conflicts += self._session.run(
-                "INSERT INTO conflict (stream, seq, digest, kind, time_ms, received_ms, data)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (stream, record.seq, digest, record.kind, record.time_ms, self._now_ms, record.data),
-            )
+                "INSERT INTO conflict (stream, seq, digest, kind, time_ms, received_ms, data, time)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (
+                    stream, record.seq, digest, record.kind, record.time_ms, self._now_ms, record.data,
+                    record.time,
+                ),
+            )  # fmt: skip
         return conflicts
 
     def _tombstones(self, stream: int, tombstones: Sequence[Burial]) -> Ranges:
@@ -218,9 +289,8 @@ class _Device:
     def _account(self, document: Document) -> bool:
         """Book the outbox's account; whether the summary is news (a broker may hold an old one)."""
         said: Mapping[str, Any] = document.value["outbox"]
-        stream = self._stream_id(str(said["stream"]))
+        stream = self._stream_id(str(said["stream"]), 1, empty=True)
         if stream is None:
-            self._booked.refused += 1
             return False
         produced, acknowledged, tombstoned, pending, oldest = (
             int(said[key]) for key in ("produced", "acknowledged", "tombstoned", "pending", "oldest_pending")
@@ -274,6 +344,7 @@ _SET_ACCOUNT = upsert(
     ("received_ms", "produced", "acknowledged", "tombstoned", "pending", "oldest_pending", "unannounced"),
     ("contradictions",),
 )
+_ADD_REFUSAL = upsert("refusal", ("device", "stream"), ("last_ms",), ("count",))
 _SET_COMMAND = upsert("command", ("device", "op", "id"), ("received_ms", "state", "body"))
 
 

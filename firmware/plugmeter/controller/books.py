@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from plugmeter.controller import coverage
 from plugmeter.controller.audit import Books, Told
+from plugmeter.controller.standing import Refusal, Standing
 from plugmeter.controller.store import Session, Store
 from plugmeter.errors import UsageError
 from plugmeter.telemetry import ranges, strictjson
@@ -12,8 +13,9 @@ from plugmeter.telemetry.ranges import Ranges
 _LIMIT_BYTES = 1 << 20
 
 
-def read_books(store: Store, device: str | None = None) -> list[Books]:
-    """All streams of one device or of all, in the order in which they began; all of one moment.
+def read_books(store: Store, device: str | None = None) -> tuple[list[Books], list[Standing]]:
+    """All streams of one device or of all, in the order in which they began, and the devices; all of one
+    moment.
 
     Reads the key of every record: some seconds for ten millions. Raises UsageError for a device that has
     never reported, StoreTrouble.
@@ -24,7 +26,45 @@ def read_books(store: Store, device: str | None = None) -> list[Books]:
             devices = [row for row in devices if row[1] == device]
             if not devices:
                 raise UsageError(f"no device {device!r} has reported; see plugmeter controller devices")
-        return [books for device_id, name in devices for books in books_of(session, device_id, name)]
+        return (
+            [books for device_id, name in devices for books in books_of(session, device_id, name)],
+            [standing_of(session, device_id, name) for device_id, name in devices],
+        )
+
+
+def standing_of(session: Session, device: int, name: str) -> Standing:
+    """What is to be said of one device beside its streams; its queries are bounded."""
+    ((refused,),) = session.rows("SELECT refused FROM device WHERE id = ?", (device,))
+    streams = session.rows("SELECT name, returns FROM stream WHERE device = ?", (device,))
+    refusals = session.rows(
+        "SELECT refusal.stream, coalesce(owner.name, ''), refusal.count FROM refusal"
+        " LEFT JOIN stream ON stream.name = refusal.stream"
+        " LEFT JOIN device AS owner ON owner.id = stream.device"
+        " WHERE refusal.device = ? ORDER BY refusal.last_ms DESC, refusal.stream",
+        (device,),
+    )
+    return Standing(
+        device=name,
+        streams=len(streams),
+        refused=int(refused),
+        refusals=tuple(Refusal(stream, owner, int(count)) for stream, owner, count in refusals),
+        foreign=_foreign(session, device),
+        returned=tuple((stream, int(returns)) for stream, returns in streams if returns),
+    )
+
+
+def _foreign(session: Session, device: int) -> tuple[str, str] | None:
+    """The stream that the latest status names and its device, where that is another one."""
+    for (body,) in session.rows("SELECT body FROM document WHERE device = ? AND kind = 'status'", (device,)):
+        named = strictjson.decode(str(body).encode(), limit_bytes=_LIMIT_BYTES).get("stream")
+        owners = session.rows(
+            "SELECT stream.name, device.id, device.name FROM stream JOIN device ON device.id = stream.device"
+            " WHERE stream.name = ?",
+            (named,),
+        )
+        if owners and owners[0][1] != device:
+            return str(owners[0][0]), str(owners[0][2])
+    return None
 
 
 def books_of(session: Session, device: int, name: str, *, quick: bool = False) -> list[Books]:

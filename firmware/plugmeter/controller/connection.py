@@ -11,7 +11,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTMessageInfo
@@ -23,9 +23,10 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from plugmeter.controller.arrivals import printable
 from plugmeter.controller.broker import BrokerSettings
+from plugmeter.controller.subscribing import Plan, Step
 from plugmeter.telemetry import acks, envelope, ranges
 from plugmeter.telemetry.ranges import Ranges
-from plugmeter.telemetry.topics import Topics, every_device
+from plugmeter.telemetry.topics import Topics, every_device, parse
 
 RECEIVE_MAXIMUM: Final = 50
 """Messages of QoS 1 that the broker may send before we have confirmed the first of them."""
@@ -39,15 +40,25 @@ _TAKEN_OVER: Final = 0x8E
 _SHORT_LIFE_S: Final = 5.0
 """Two connections in a row that broke so soon: somebody else may have our name. (mosquitto 2.0.11 throws a
 client out for another of its name without a DISCONNECT that would say so.)"""
-_KINDS: Final = ("status", "meta", "summary", "reported", "cmd")
+_SETTLED_S: Final = 0.05
+"""When a broker has answered a SUBSCRIBE and nothing came for so long, all has come that was retained."""
+_ANSWER_LOST_S: Final = 2.0
+"""Its answer itself may be dropped behind a flood: so long after the last of that it will not come."""
 
 
 class Connection:
     """One at a time, and none while it waits to try again."""
 
     def __init__(
-        self, settings: BrokerSettings, *, client_id: str, share: str | None, tell: Callable[[str], None]
+        self,
+        settings: BrokerSettings,
+        *,
+        client_id: str,
+        share: str | None,
+        tell: Callable[[str], None],
+        known: Callable[[], Iterable[str]] = tuple,
     ) -> None:
+        """``known`` gives the names of the devices of before."""
         self.state = "connecting"
         """connecting, connected, waiting or stopped."""
         self.since_ms = _now_ms()
@@ -56,7 +67,9 @@ class Connection:
         self.counters = dict.fromkeys(("connects", "acks", "ack_refusals"), 0)
         self._settings = settings
         self._client_id = client_id
-        self._share = share
+        records = every_device("records")
+        self._records = f"$share/{share}/{records}" if share else records
+        self._known = known
         self._tell = tell
         self._client: Client | None = None
         self._connected = False
@@ -66,6 +79,14 @@ class Connection:
         self._pause_s = 0.0
         self._short_lives = 0
         self._leaving = False
+        self._plan: Plan | None = None
+        self._steps: Iterator[Step] = iter(())
+        self._step: Step | None = None
+        self._step_mid: int | None = None
+        """Of the SUBSCRIBE that has no answer yet."""
+        self._step_at = 0.0
+        self._step_heard = False
+        """Whether anything came since it was sent."""
         self._read: list[MQTTMessage] = []
         self._unconfirmed: list[tuple[int, int]] = []
         self._last_ack: MQTTMessageInfo | None = None
@@ -75,6 +96,11 @@ class Connection:
     def unconfirmed(self) -> int:
         """Messages of QoS 1 that were read on this connection and not confirmed yet."""
         return len(self._unconfirmed)
+
+    @property
+    def flooded(self) -> bool:
+        """Whether all retained messages of a kind are coming: who does not read them now may lose some."""
+        return self._step is not None and self._step.floods
 
     @property
     def owes(self) -> bool:
@@ -92,7 +118,9 @@ class Connection:
 
     def patience_s(self, now: float) -> float | None:
         """How long there is nothing to do while there is no connection; None while there is one."""
-        return max(0.0, self._attempt_at - now) if self._client is None else None
+        if self._client is None:
+            return max(0.0, self._attempt_at - now)
+        return None if self._step is None else _SETTLED_S
 
     def wait(self, patience_s: float, wakeup: int | None) -> bool:
         """Until there is something to read or write, or ``wakeup`` is readable. Whether it was before
@@ -124,16 +152,23 @@ class Connection:
         if client is self._client:
             client.loop_misc()
         self._hand_over(take)
-        if self._client is not None and not self._connected and time.monotonic() > self._connack_by:
+        now = time.monotonic()
+        if self._client is not None and not self._connected and now > self._connack_by:
             self._lost("the broker does not answer", 0.0)
+        self._subscribe(now)
 
     def _hand_over(self, take: Callable[[str, bytes, bool], None]) -> None:
         read, self._read = self._read, []
+        if read and self._step is not None:
+            self._step_at = time.monotonic()
+            self._step_heard = True
         for message in read:
             try:
                 topic = message.topic
             except UnicodeDecodeError:
                 topic = ""
+            if self._plan is not None and (place := parse(topic)) is not None:
+                self._plan.heard(place.device, place.kind)
             take(topic, bytes(message.payload), message.retain)
 
     # -- what is said to the broker ---------------------------------------------------------------
@@ -168,6 +203,11 @@ class Connection:
         while client is self._client and client.want_write() and time.monotonic() < deadline:
             client.loop_write()
 
+    def renew(self, why: str) -> None:
+        """Connect anew, and so be told again what the broker keeps."""
+        if self._client is not None and self._connected:
+            self._lost(why, 0.0)
+
     def end(self) -> None:
         """Drop what there is, for good."""
         self._drop()
@@ -186,6 +226,7 @@ class Connection:
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
         self._connected = False
         try:
             client.connect(
@@ -218,6 +259,7 @@ class Connection:
     def _drop(self) -> None:
         client, self._client = self._client, None
         self._connected = False
+        self._plan = self._step = self._step_mid = None
         self._last_ack = None
         self._unconfirmed.clear()  # these numbers meant something on that connection only
         connection = client.socket() if client is not None else None
@@ -229,6 +271,42 @@ class Connection:
             self.since_ms = _now_ms()
         self.state = state
         self.reason = reason
+
+    # -- subscribing, a step at a time ------------------------------------------------------------
+
+    def _subscribe(self, now: float) -> None:
+        """Take the next step if the one before is over."""
+        step = self._step
+        if step is None or self._client is None:
+            return
+        quiet_s = now - self._step_at
+        if self._step_mid is None:
+            # A broker may answer before it has sent all: see that nothing more comes. What is asked for
+            # by name is confirmed before there is more of it: that too could be more than a queue holds.
+            if quiet_s >= _SETTLED_S if step.floods else (step.needed or not self._unconfirmed):
+                self._next_step()
+        elif step.floods and self._step_heard and quiet_s >= _ANSWER_LOST_S:
+            self._next_step()
+        elif quiet_s >= _CONNACK_S:
+            self._lost("the broker does not answer", 0.0)
+
+    def _next_step(self) -> None:
+        client = self._client
+        if client is None:
+            return
+        self._step = step = next(self._steps, None)
+        self._step_at = time.monotonic()
+        self._step_heard = False
+        if step is None:
+            self._plan = None
+            self._pause_s = 0.0
+            self._tell(f"connected to {self._settings.name} as {self._client_id}")
+            self._change("connected", "")
+        elif step.away:
+            _, self._step_mid = client.unsubscribe(list(step.filters))
+        else:
+            options = SubscribeOptions(qos=step.qos, retainHandling=0 if step.retained else 2)
+            _, self._step_mid = client.subscribe([(each, options) for each in step.filters])
 
     # -- paho's callbacks -------------------------------------------------------------------------
 
@@ -246,12 +324,9 @@ class Connection:
         self._connected = True
         self._connected_at = time.monotonic()
         self.counters["connects"] += 1
-        self._tell(f"connected to {self._settings.name} as {self._client_id}")
-        self._change("connected", "")
-        records = every_device("records")
-        filters = [f"$share/{self._share}/{records}" if self._share else records]
-        filters += [every_device(kind) for kind in _KINDS]
-        client.subscribe([(each, SubscribeOptions(qos=1)) for each in filters])
+        self._plan = Plan(self._records, self._known())
+        self._steps = self._plan.steps()
+        self._next_step()
         unsent, self._unsent = self._unsent, {}
         for device, streams in unsent.items():
             for stream, held in streams.items():
@@ -260,13 +335,24 @@ class Connection:
     def _on_subscribe(
         self, client: Client, userdata: object, mid: int, codes: list[ReasonCode], properties: object
     ) -> None:
-        refused = [code for code in codes if code.is_failure]
+        if client is not self._client or mid != self._step_mid:
+            return
+        self._step_mid = None
+        self._step_at = time.monotonic()
+        step = self._step
+        if step is None or not step.needed:
+            return
+        refused = [(each, code) for each, code in zip(step.filters, codes, strict=False) if code.is_failure]
         if refused:
-            reason = f"the broker does not let us subscribe: {_words(refused[0])}"
-            self._tell(f"{self._settings.name}: {reason}")
-            self.reason = reason
-        else:
-            self._pause_s = 0.0
+            each, code = refused[0]
+            self._lost(f"the broker does not let us subscribe to {each}: {_words(code)}", _REFUSED_S)
+
+    def _on_unsubscribe(
+        self, client: Client, userdata: object, mid: int, codes: list[ReasonCode], properties: object
+    ) -> None:
+        if client is self._client and mid == self._step_mid:
+            self._step_mid = None
+            self._step_at = time.monotonic()
 
     def _on_publish(
         self, client: Client, userdata: object, mid: int, code: ReasonCode, properties: object

@@ -14,6 +14,7 @@ from plugmeter.controller.over_time import Span, drops_over_time, over_time
 from plugmeter.controller.presence import backlog, presence
 from plugmeter.controller.queries import DeviceRow, Noted
 from plugmeter.controller.run_view import certified
+from plugmeter.controller.standing import Standing
 
 View: TypeAlias = dict[str, Any]
 
@@ -23,6 +24,7 @@ def device(
     documents: Mapping[str, tuple[int, Mapping[str, Any]]],
     sums: Sequence[tuple[int, str, str, str, int]],
     findings: Sequence[Finding],
+    standing: Standing,
     *,
     span: Span,
     now_ms: int,
@@ -57,6 +59,7 @@ def device(
         "lost": row.losses,
         "certified": certified(row.runs, row.runs_valid, row.decided_valid, row.lost_valid),
         "reported": {"received_ms": reported[0], **reported[1]} if reported else None,
+        "faults": list(standing.faults),
         "streams": [_stream(finding) for finding in findings],
         "over_time": over_time(sums, span, now_ms),
     }

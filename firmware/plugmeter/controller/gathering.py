@@ -20,6 +20,8 @@ then: one that waited for all of them would be idle while the device is not, and
 MOST_EVENTS: Final = 5_000
 """While the database is in trouble: beyond this, what its sender does not keep (QoS 0) is dropped."""
 MOST_BYTES: Final = 8 << 20
+MOST_MESSAGES: Final = 20_000
+"""Of these each may name a device that nobody knows, and have no bytes at all."""
 LINGER_S: Final = 0.1
 """So long a message waits for others at most before it is committed."""
 QUIET_S: Final = 0.01
@@ -41,6 +43,7 @@ class Gathering:
         self._store = store
         self._tell = tell
         self._linger_s = linger_s
+        self._missed = False
         self._arrivals = Arrivals()
         self._since = 0.0
         self._last = 0.0
@@ -69,12 +72,24 @@ class Gathering:
         self._last = now
         self.counters["messages"] += 1
         if self.trouble and not self._room():
-            self.counters["dropped"] += 1  # not acknowledged: its device still has it
+            self.counters["dropped"] += 1
+            # Records are not acknowledged, so their device sends them again; documents it does not.
+            self._missed = self._missed or not topic.endswith("/records")
             return
         self._arrivals.add(topic, payload, retained=retained, now_ms=_now_ms())
 
     def _room(self) -> bool:
-        return self._arrivals.events < MOST_EVENTS and self._arrivals.payload_bytes < MOST_BYTES
+        arrivals = self._arrivals
+        return (
+            arrivals.events < MOST_EVENTS
+            and arrivals.payload_bytes < MOST_BYTES
+            and arrivals.messages < MOST_MESSAGES
+        )
+
+    def missed(self) -> bool:
+        """Whether anything was dropped, since this was asked last, that only the broker can tell again."""
+        missed, self._missed = self._missed, False
+        return missed
 
     def patience_s(self, now: float) -> float | None:
         """How long it is until a commit is due unless more comes; None while there is nothing to commit."""

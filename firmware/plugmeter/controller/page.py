@@ -205,6 +205,7 @@ def _device_view(store: Store, name: str, asked: Span | None, listening_ms: int 
                 documents,
                 sums,
                 queries.audit(session, row),
+                queries.standing(session, row),
                 span=span,
                 now_ms=now_ms,
                 listening_ms=listening_ms,

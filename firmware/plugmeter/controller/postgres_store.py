@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from plugmeter.controller import schema
-from plugmeter.controller.store import Connection, Row, Session, Store, StoreTrouble
+from plugmeter.controller.store import Connection, RecordRow, Row, Session, Store, StoreTrouble
 from plugmeter.errors import PlugmeterError, UsageError
 
 try:
@@ -98,13 +98,13 @@ class _PostgresSession:
         with _said(self._name), self._connection.cursor() as cursor:
             cursor.executemany(_translated(statement), rows)
 
-    def insert_records(self, stream: int, received_ms: int, rows: Sequence[tuple[int, str, int, str]]) -> int:
+    def insert_records(self, stream: int, received_ms: int, rows: Sequence[RecordRow]) -> int:
         with _said(self._name):
             return self._connection.execute(
-                "INSERT INTO record (stream, seq, kind, time_ms, received_ms, data)"
-                " SELECT %s, seq, kind, time_ms, %s, data"
-                " FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::text[])"
-                " AS new (seq, kind, time_ms, data)"
+                "INSERT INTO record (stream, seq, kind, time_ms, received_ms, data, time)"
+                " SELECT %s, seq, kind, time_ms, %s, data, time"
+                " FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::text[])"
+                " AS new (seq, kind, time_ms, data, time)"
                 " ON CONFLICT DO NOTHING",
                 (stream, received_ms, *(list(column) for column in zip(*rows, strict=True))),
             ).rowcount

@@ -9,8 +9,9 @@ from typing import Any, Final
 import msgspec
 
 from plugmeter.controller.audit import Finding, examine
-from plugmeter.controller.books import books_of
+from plugmeter.controller.books import books_of, standing_of
 from plugmeter.controller.extracts import HOUR_MS, LOSS, MINUTE_MS
+from plugmeter.controller.standing import Standing
 from plugmeter.controller.store import Session
 
 DIARY: Final = ("signal", "transition", "diagnosis", "health", "start", "stream", "command", "config")
@@ -121,13 +122,21 @@ def fleet(session: Session, since_hour: int) -> Fleet:
             " JOIN run ON run.device = device.id AND run.id = device.last_run"
         )
     }
-    unaccounted = {row.id: sum(len(f.faults) for f in audit(session, row)) for row in devices}
+    unaccounted = {
+        row.id: sum(len(f.faults) for f in audit(session, row)) + len(standing(session, row).faults)
+        for row in devices
+    }
     return Fleet(devices, documents, hours, listeners, last_runs, unaccounted)
 
 
 def audit(session: Session, row: DeviceRow) -> list[Finding]:
     """The audit of one device by our index; the command reads the records themselves."""
     return [examine(books) for books in books_of(session, row.id, row.name, quick=True)]
+
+
+def standing(session: Session, row: DeviceRow) -> Standing:
+    """What the audit says of the device as a whole."""
+    return standing_of(session, row.id, row.name)
 
 
 def device(session: Session, name: str) -> DeviceRow | None:

@@ -20,7 +20,7 @@ from plugmeter.controller.broker import BrokerSettings
 from plugmeter.controller.connection import RECEIVE_MAXIMUM, Connection
 from plugmeter.controller.gathering import LINGER_S, Gathering
 from plugmeter.controller.retention import Retention
-from plugmeter.controller.store import Store
+from plugmeter.controller.store import Store, StoreTrouble
 from plugmeter.progress import Progress
 from plugmeter.wakeup import Wakeup
 
@@ -60,7 +60,10 @@ class Receiver:
         self.progress = Progress("receiver")
         self._broker = settings.name
         self._tell = tell
-        self._connection = Connection(settings, client_id=client_id, share=share, tell=tell)
+        self._store = store
+        self._connection = Connection(
+            settings, client_id=client_id, share=share, tell=tell, known=self._known
+        )
         self._gathering = Gathering(store, tell, linger_s)
         self._retention = Retention(store, keep_days, tell) if keep_days is not None else None
         self._wakeup = Wakeup()
@@ -122,7 +125,9 @@ class Receiver:
         self.progress.woke(ready or bool(self._gathering))
         self._serve()
         now = time.monotonic()
-        if self._gathering.due(now, full=self._connection.unconfirmed >= RECEIVE_MAXIMUM):
+        full = self._connection.unconfirmed >= RECEIVE_MAXIMUM
+        hurry = self._connection.flooded and self._gathering.wants_more()
+        if not hurry and self._gathering.due(now, full=full):
             self._commit(now)
         if self._retention is not None and not self._gathering.trouble:
             self._retention.turn(time.monotonic(), time.time_ns() // 1_000_000)
@@ -145,7 +150,18 @@ class Receiver:
         for device, streams in booked.acknowledge.items():
             for stream, held in streams.items():
                 self._connection.acknowledge(device, stream, held)
+        if self._gathering.missed() and not self._stopping:
+            self._connection.renew("documents were dropped while the database could not be written")
         return True
+
+    def _known(self) -> list[str]:
+        """The names of all devices; none while they cannot be read."""
+        try:
+            with self._store.reading() as session:
+                return [str(name) for (name,) in session.rows("SELECT name FROM device")]
+        except StoreTrouble as trouble:
+            self._tell(f"{trouble}; devices that the broker does not tell of are not asked for")
+            return []
 
     def _drain(self) -> None:
         """Commit what is read and see its acknowledgements off; bounded."""

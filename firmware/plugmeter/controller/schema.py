@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the tables. A database of a later version is refused, one of an earlier is brought forward."""
 
 APPLICATION_ID: Final = 0x504C_5547
@@ -199,7 +199,25 @@ CREATE TABLE listener_minute (
 ){clustered};
 """
 
-_VERSIONS: Final = (_TABLES, _LISTENER_TIMES)
+_IDENTITIES: Final = """
+ALTER TABLE record ADD COLUMN time TEXT NOT NULL DEFAULT '';
+ALTER TABLE conflict ADD COLUMN time TEXT NOT NULL DEFAULT '';
+ALTER TABLE stream ADD COLUMN reported INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE stream ADD COLUMN returns BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE device ADD COLUMN present BIGINT;
+CREATE TABLE refusal (
+  device BIGINT NOT NULL,
+  stream TEXT NOT NULL,
+  count BIGINT NOT NULL,
+  last_ms BIGINT NOT NULL,
+  PRIMARY KEY (device, stream)
+){clustered};
+"""
+"""``time``: of a record, as its device wrote it; empty for those that came before it was kept. ``present``:
+the stream that a device reported as last; ``returns``: how often it came back to one. ``refusal``: what was
+refused of a device, by the stream that it named, '' for one stream too many."""
+
+_VERSIONS: Final = (_TABLES, _LISTENER_TIMES, _IDENTITIES)
 """What each version added to the one before. Version 2 also deletes records, which version 1 would take for
 another hand's doing."""
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from plugmeter.controller import schema
-from plugmeter.controller.store import Connection, Row, Session, Store, StoreTrouble
+from plugmeter.controller.store import Connection, RecordRow, Row, Session, Store, StoreTrouble
 from plugmeter.errors import UsageError
 
 _BUSY_MS = 10_000
@@ -112,12 +112,15 @@ class _SqliteSession:
         with _said(self._path):
             self._connection.executemany(statement, [tuple(row) for row in rows])
 
-    def insert_records(self, stream: int, received_ms: int, rows: Sequence[tuple[int, str, int, str]]) -> int:
+    def insert_records(self, stream: int, received_ms: int, rows: Sequence[RecordRow]) -> int:
         with _said(self._path):
             cursor = self._connection.executemany(
-                "INSERT INTO record (stream, seq, kind, time_ms, received_ms, data) VALUES (?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT DO NOTHING",
-                [(stream, seq, kind, time_ms, received_ms, data) for seq, kind, time_ms, data in rows],
+                "INSERT INTO record (stream, seq, kind, time_ms, received_ms, data, time)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [
+                    (stream, seq, kind, time_ms, received_ms, data, time)
+                    for seq, kind, time_ms, data, time in rows
+                ],
             )
             return cursor.rowcount
 

@@ -17,6 +17,8 @@ from typing import Any, Protocol, TypeAlias
 from plugmeter.errors import PlugmeterError, UsageError
 
 Row: TypeAlias = tuple[Any, ...]
+RecordRow: TypeAlias = tuple[int, str, int, str, str]
+"""Of a record: seq, kind, time_ms, data, time."""
 
 _IDLE_READERS = 4
 
@@ -36,8 +38,8 @@ class Session(Protocol):
 
     def many(self, statement: str, rows: Sequence[Sequence[object]]) -> None: ...
 
-    def insert_records(self, stream: int, received_ms: int, rows: Sequence[tuple[int, str, int, str]]) -> int:
-        """Insert (seq, kind, time_ms, data); what is there already stays as it is. How many are new."""
+    def insert_records(self, stream: int, received_ms: int, rows: Sequence[RecordRow]) -> int:
+        """Insert the rows; what is there already stays as it is. How many are new."""
         ...
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from plugmeter.controller.arrivals import Arrivals
 from plugmeter.controller.audit import Finding, examine
@@ -58,6 +60,18 @@ def run_ended(seq: int, at_ms: int, *drops: tuple[str, int]) -> StoredRecord:
     return stored(seq, "run-ended", ended, at_ms * 1_000_000)
 
 
+@contextmanager
+def away(store: Store, path: Path) -> Iterator[None]:
+    """Where the database was there is a folder."""
+    store.close()
+    moved = path.with_suffix(".moved")
+    path.rename(moved)
+    path.mkdir()
+    yield
+    path.rmdir()
+    moved.rename(path)
+
+
 def receive(
     store: Store, *messages: tuple[str, bytes], retained: bool = False, now_ms: int | None = None
 ) -> Booked:
@@ -71,5 +85,5 @@ def receive(
 
 def audit(store: Store, stream: str = STREAM) -> Finding:
     """Of one stream."""
-    (books,) = [books for books in read_books(store) if books.stream == stream]
+    (books,) = [books for books in read_books(store)[0] if books.stream == stream]
     return examine(books)

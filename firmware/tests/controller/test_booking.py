@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import threading
@@ -13,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plugmeter.controller import queries, schema
+from plugmeter.controller.audit import as_value, examine, render, well
 from plugmeter.controller.booking import contradiction
+from plugmeter.controller.books import read_books
 from plugmeter.controller.store import Store, StoreTrouble, open_store
 from plugmeter.errors import UsageError
 from plugmeter.telemetry import ranges
@@ -89,7 +92,127 @@ def test_a_stream_is_its_first_devices_own(store: Store) -> None:
     assert "belongs to another device" in thief.problem
     told = receive(store, document("summary", summary(account(STREAM, 9, 9, 0, 10)), device="thief"))
     assert told.refused == 1, "nor may it tell the stream's account"
-    assert audit(store).ok
+    assert audit(store).ok, "the stream itself is whole"
+    books, standings = read_books(store)
+    findings = [examine(each) for each in books]
+    assert not well(findings, standings), "what was refused is nowhere else"
+    owner, found = standings
+    assert (owner.device, owner.faults) == ("bench-1", ())
+    (fault,) = found.faults
+    assert fault.startswith(
+        f"REFUSED: 2 records or accounts of thief: stream {STREAM} belongs to bench-1; if the device was "
+    )
+    text = render(findings, standings)
+    assert "every record is accounted for" not in text
+    assert fault in text
+    (alone,) = read_books(store, "thief")[1]
+    assert "no device has reported" not in render([], [alone])
+    assert as_value(findings, standings)["accounted"] is False
+
+
+def test_a_status_that_names_anothers_stream_is_a_fault(store: Store) -> None:
+    receive(store, message(verdicts(1, 2)))
+    status = {"state": "online", "stream": STREAM, "time": "2026-11-21T10:00:00Z", "reason": None}
+    receive(store, document("status", status), document("status", status, device="renamed"))
+    ours, renamed = read_books(store)[1]
+    assert not ours.faults
+    assert renamed.faults[0].startswith(f"renamed reports as stream {STREAM}, which belongs to bench-1; ")
+
+
+def test_refusals_of_before_they_were_told_apart_are_a_fault(store: Store) -> None:
+    receive(store, message(verdicts(1, 2)))
+    with store.writing() as session:
+        session.run("UPDATE device SET refused = 7")
+    (standing,) = read_books(store)[1]
+    assert standing.faults[0].startswith("REFUSED: 7 records or accounts of bench-1, of streams that belong")
+
+
+def test_a_number_that_comes_again_at_another_time_is_another_record(store: Store) -> None:
+    """A device that was restored from a copy counts on from there, and what it tells may read the same."""
+    at_ns = 1_795_300_000_000_000_000
+    first = [stored(n, "verdict", verdict(n), at_ns) for n in (1, 2)]
+    receive(store, message(first))
+    restored = [stored(2, "verdict", verdict(2), at_ns + 1_000)]
+    booked = receive(store, message(restored))
+    assert (booked.duplicates, booked.conflicts) == (0, 1), "a microsecond tells them apart"
+    assert receive(store, message(restored)).conflicts == 0, "counted once"
+    assert receive(store, message(first)).conflicts == 0
+    no_clock = [stored(3, "verdict", verdict(3), at) for at in (0, 10**9)]
+    receive(store, message(no_clock[:1]), now_ms=at_ns // 10**6)
+    booked = receive(store, message(no_clock[1:]), now_ms=at_ns // 10**6)
+    assert booked.conflicts == 1, "also where our clock stands for theirs"
+    assert not audit(store).ok
+
+
+def test_records_of_before_the_time_was_kept_are_compared_without_it(store: Store) -> None:
+    receive(store, message(verdicts(1, 2)))
+    different = [stored(2, "verdict", verdict(99), 1_795_300_000_000_000_000)]
+    receive(store, message(different))
+    digest = hashlib.sha256(b"verdict\n" + different[0].data).hexdigest()
+    with store.writing() as session:
+        session.run("UPDATE record SET time = ''")
+        session.run("UPDATE conflict SET time = '', digest = ?", (digest,))
+    later = [stored(n, "verdict", verdict(n), 1_795_300_000_000_001_000) for n in (1, 2)]
+    assert receive(store, message(later)).conflicts == 0
+    assert receive(store, message(different)).conflicts == 0
+
+
+def test_a_device_may_not_tell_of_streams_without_end(store: Store) -> None:
+    receive(store, message(verdicts(1)))
+    inventions = [str(uuid.UUID(int=n)) for n in range(1, 131)]
+    refused = sum(
+        receive(store, document("summary", summary(account(stream, 1, 0, 0, 1)))).refused
+        for stream in inventions
+    )
+    with store.reading() as session:
+        assert session.rows("SELECT count(*) FROM stream") == [(101,)]
+        assert session.rows("SELECT count(*) FROM account") == [(100,)]
+        assert session.rows("SELECT stream, count FROM refusal") == [("", 30)]
+    assert refused == the_device(store).refused == 30
+    assert "more than 100 streams without a record" in the_device(store).problem
+    (standing,) = read_books(store)[1]
+    assert standing.faults[0].startswith("REFUSED: 30 accounts of bench-1: it tells of stream after stream")
+    booked = receive(store, message(verdicts(1), stream=OTHER))
+    assert booked.records == 1, "one with records is taken all the same"
+
+
+def test_refusals_are_told_apart_within_bounds(store: Store) -> None:
+    for n in range(130):
+        stream = str(uuid.UUID(int=n + 1))
+        receive(store, message(verdicts(1), stream=stream))
+        receive(store, message(verdicts(2), stream=stream, device="thief"))
+    with store.reading() as session:
+        assert session.rows("SELECT count(*), sum(count) FROM refusal") == [(100, 100)]
+    standing = read_books(store)[1][1]
+    assert (standing.refused, len(standing.faults)) == (130, 7), "five of them, how many more, and the rest"
+
+
+def test_two_devices_of_one_name_are_seen(store: Store) -> None:
+    first = document("summary", summary(account(STREAM, 1, 1, 0, 2)))
+    second = document("summary", summary(account(OTHER, 1, 1, 0, 2)))
+    receive(store, message(verdicts(1)), message(verdicts(1), stream=OTHER))
+    faults = []
+    for _ in range(4):
+        receive(store, first)
+        receive(store, second)
+        faults.append(len(read_books(store)[1][0].faults))
+    assert faults == [0, 0, 0, 1], "one that changes and changes back is no twin yet"
+    (fault,) = read_books(store)[1][0].faults
+    assert fault.startswith(
+        "two devices have the name bench-1: it reports as one stream and as another in turn"
+    )
+
+
+def test_a_stream_that_is_never_heard_again_is_a_mere_break(store: Store) -> None:
+    status = {"state": "lost", "stream": STREAM, "time": "2026-11-21T10:00:00Z", "reason": None}
+    receive(store, message(verdicts(1)), message(verdicts(1), stream=OTHER))
+    receive(store, document("summary", summary(account(STREAM, 1, 1, 0, 2))))
+    for _ in range(9):
+        receive(store, document("summary", summary(account(OTHER, 1, 1, 0, 2))))
+        receive(store, document("summary", summary(account(STREAM, 1, 1, 0, 2))), retained=True)
+        receive(store, document("status", status))  # the last will of a connection of before
+    (standing,) = read_books(store)[1]
+    assert (standing.streams, standing.returned, standing.faults) == (2, (), ())
 
 
 def test_tombstones_are_stored_united_and_acknowledged(store: Store) -> None:
@@ -324,7 +447,7 @@ def test_nothing_of_a_transaction_that_fails_happened(store: Store) -> None:
         pass
 
     with pytest.raises(Stop), store.writing() as session:
-        session.insert_records(1, 5, [(2, "verdict", 5, "{}")])
+        session.insert_records(1, 5, [(2, "verdict", 5, "{}", "")])
         raise Stop
     assert numbers(store) == [1]
     receive(store, message(verdicts(2)))
@@ -357,8 +480,13 @@ def test_tables_of_the_first_version_are_brought_forward(database: str) -> None:
     store = open_store(database)
     receive(store, message([*verdicts(1, 2), run_ended(3, 1_795_300_000_000, ("udevd", 5))]))
     with store.writing() as session:
-        for table in ("listener_hour", "listener_minute"):
+        for table in ("listener_hour", "listener_minute", "refusal"):
             session.run(f"DROP TABLE {table}")
+        for table, column in (
+            ("record", "time"), ("conflict", "time"), ("stream", "reported"), ("stream", "returns"),
+            ("device", "present"),
+        ):  # fmt: skip
+            session.run(f"ALTER TABLE {table} DROP COLUMN {column}")
         if store.dialect == "sqlite":
             session.run("PRAGMA user_version = 1")
         else:
@@ -371,6 +499,7 @@ def test_tables_of_the_first_version_are_brought_forward(database: str) -> None:
         assert [drops for *_, drops in queries.listener_hours(session, device.id, 0, 9)] == [7]
         assert [drops for *_, drops, _ in queries.listeners(session, device.id, 9)] == [12]
     assert numbers(store) == [1, 2, 3, 4]
+    assert receive(store, message(verdicts(1, 2))).duplicates == 2, "compared as they were before"
     assert audit(store).ok
     store.close()
 

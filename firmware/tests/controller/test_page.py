@@ -24,7 +24,7 @@ HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}"
 
 
 def status(state: str = "connected", reason: str = "", trouble: str = "") -> ReceiverStatus:
-    counters = dict.fromkeys(("records", "ack_refusals"), 0)
+    counters = {"records": 0, "ack_refusals": 0, "dropped": 3, "strangers": 0, "refused": 1_234}
     return ReceiverStatus(state, "mqtt://127.0.0.1:1883", 0, reason, trouble, counters)
 
 
@@ -228,6 +228,22 @@ def test_troubles_are_told(store: Store) -> None:
         _, _, text = get(page, "/")
     assert "Nothing is being stored." in text
     assert "No records come in:</strong> connection refused" in text
+
+
+def test_what_was_let_go_and_refused_is_shown(store: Store) -> None:
+    receive(store, message(verdicts(1)))
+    receive(store, message(verdicts(2), device="renamed"))
+    with serving(store) as page:
+        _, _, text = get(page, "/")
+        _, _, device = get(page, "/device/renamed")
+        _, _, api = get(page, "/api/fleet")
+    assert ">3 dropped</span>" in text
+    assert ">1,234 refused</span>" in text
+    assert "strangers" not in text
+    assert "not accounted for" in text
+    assert f"stream {STREAM} belongs to bench-1" in device
+    rows = {row["name"]: row["faults"] for row in json.loads(api)["devices"]}
+    assert rows == {"bench-1": 0, "renamed": 1}
 
 
 def test_an_address_that_is_taken_is_one_line(store: Store) -> None:

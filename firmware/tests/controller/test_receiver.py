@@ -17,9 +17,10 @@ from plugmeter.controller.receiver import Receiver
 from plugmeter.controller.retention import DAY_MS
 from plugmeter.controller.store import Store, open_store
 from plugmeter.telemetry.record import StoredRecord, Tombstone
-from tests.controller.bookings import audit, message, receive
+from tests.controller.bookings import STREAM, audit, away, document, message, receive
 from tests.controller.devices import Device, account, stored, summary, verdict
-from tests.controller.processes import Controller
+from tests.controller.processes import Controller, run_controller
+from tests.controller.refusing import Refusing
 from tests.telemetry.broker import Authority, Mosquitto, eventually
 
 
@@ -167,6 +168,77 @@ def test_acknowledgements_that_the_broker_refuses_are_told(store: Store, tmp_pat
         eventually(lambda: receiver.status().counters["ack_refusals"] > 0, "the refusal is seen")
         assert "acknowledgements are refused" in told[-1]
         assert stored_numbers(store) == {1, 2, 3}
+
+
+def test_a_refused_subscription_is_no_connection(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "controller.db"))
+    with (
+        Refusing(b"records") as broker,
+        receiving(store, broker.port, wait=False) as (receiver, told),
+    ):
+        eventually(lambda: receiver.status().state == "waiting", "it does not stay")
+        assert "the broker does not let us subscribe to plugmeter/v1/+/records" in told[0]
+        assert "not authorized" in receiver.status().reason
+        assert not any(line.startswith("connected") for line in told)
+        eventually(lambda: broker.connections > 1, "and it tries again")
+        assert len(told) == 1, "told once"
+    store.close()
+
+
+def test_a_large_fleet_is_known_as_a_whole(database: str, broker: Mosquitto) -> None:
+    """mosquitto queues 1,000 messages, and this is more than its socket takes."""
+    fleet = 1_500
+    texts = {f"k{n}": "x" * 900 for n in range(10)}
+    reported = {"id": "c", "state": "in_effect", "reason": None, "config": {"section": texts}}
+    status = {"state": "online", "stream": STREAM, "time": "2026-11-21T10:00:00Z", "reason": None}
+    with Device(broker.port) as device:
+        for n in range(fleet):
+            name = f"d{n}"
+            for kind, value in (("status", status), ("reported", reported)):
+                topic, payload = document(kind, value, device=name)
+                device.publish(topic, payload, retain=True)
+    store = open_store(database)
+    with receiving(store, broker.port):
+        pass
+    with store.reading() as session:
+        counts = session.rows("SELECT kind, count(*) FROM document GROUP BY kind ORDER BY kind")
+    assert counts == [("reported", fleet), ("status", fleet)]
+    store.close()
+
+
+def test_documents_that_were_let_go_are_asked_for_again(tmp_path: Path, broker: Mosquitto) -> None:
+    path = tmp_path / "controller.db"
+    store = open_store(str(path))
+    status = {"state": "online", "stream": STREAM, "time": "2026-11-21T10:00:00Z", "reason": None}
+    with (
+        Device(broker.port) as device,
+        away(store, path),
+        receiving(store, broker.port) as (receiver, told),
+    ):
+        for _ in range(10):
+            device.publish(f"{device.topics.base}/meta", b"x" * 1_000_000)
+        eventually(lambda: receiver.status().trouble != "", "it notices")
+        eventually(lambda: receiver.status().counters["messages"] >= 10, "it has read them")
+        device.tell("status", status)
+        eventually(lambda: receiver.status().counters["dropped"] > 0, "there is no room")
+        path.rmdir()
+        path.with_suffix(".moved").rename(path)
+
+        def known() -> bool:
+            with store.reading() as session:
+                return session.rows("SELECT kind FROM document") == [("status",)]
+
+        eventually(known, "the status is told again")
+        assert any("documents were dropped while the database could not be written" in line for line in told)
+        path.rename(path.with_suffix(".moved"))
+        path.mkdir()  # as away() left it
+    store.close()
+
+
+def test_an_empty_client_id_is_refused() -> None:
+    ended = run_controller("serve", "--client-id", "")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "plugmeter: --client-id '': give a name, or leave it out for the default\n"
 
 
 def test_tls_with_the_wrong_authority_is_one_line(store: Store, tmp_path: Path) -> None:
