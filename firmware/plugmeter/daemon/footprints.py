@@ -28,8 +28,6 @@ class Footprints:
     """Of one thread. What cannot be read or written is told, and costs only a ghost."""
 
     def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
-        self.dropped = 0
-        """Those that were too many."""
         self._path = path
         self._tell = tell
         self._trouble = ""
@@ -46,8 +44,9 @@ class Footprints:
             return
         self._left = {each: None for each in self._left if each not in new} | new
         while len(self._left) > MOST:
-            del self._left[next(iter(self._left))]
-            self.dropped += 1
+            at, topic = next(iter(self._left))
+            del self._left[at, topic]
+            self._tell(f"too much was left at brokers: {topic} at {at} is not remembered, and never cleared")
         self._write()
 
     def clear(self, broker: str, topics: Collection[str]) -> None:

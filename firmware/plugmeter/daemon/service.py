@@ -14,6 +14,8 @@ from typing import Final
 from plugmeter import config as configuration
 from plugmeter.daemon import preflight
 from plugmeter.daemon.endpoint import MetricsEndpoint
+from plugmeter.daemon.footprints import FILE_NAME as FOOTPRINTS_NAME
+from plugmeter.daemon.footprints import Footprints
 from plugmeter.daemon.hearing import Message
 from plugmeter.daemon.log_level import LogLevel
 from plugmeter.daemon.observation import Observer, Parts
@@ -317,6 +319,7 @@ class Service:
             outbox,
             runs,
             self._recorder,
+            Footprints(self._state / FOOTPRINTS_NAME, LOG.warning),
             reported=desired.report,
             command=self._command,
             desire=self._desire,

@@ -8,9 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
 from typing import Final
 
 from plugmeter.daemon import documents
+from plugmeter.daemon.footprints import Footprints
 from plugmeter.daemon.hearing import Hearing, Message
 from plugmeter.daemon.recorder import Recorder
 from plugmeter.daemon.runs import Runs
@@ -18,6 +21,7 @@ from plugmeter.errors import PlugmeterError
 from plugmeter.lifecycle.figures import Figures
 from plugmeter.sections import Config
 from plugmeter.telemetry import acks, discovery, envelope
+from plugmeter.telemetry.failures import reason_words
 from plugmeter.telemetry.link import Link, LinkSettings, LinkState
 from plugmeter.telemetry.outbox import Outbox
 from plugmeter.telemetry.topics import Topics
@@ -51,6 +55,7 @@ class Uplink:
         outbox: Outbox,
         runs: Runs,
         recorder: Recorder,
+        footprints: Footprints,
         *,
         reported: Callable[[], bytes],
         command: Callable[[Message], None],
@@ -62,6 +67,11 @@ class Uplink:
         self._outbox = outbox
         self._runs = runs
         self._recorder = recorder
+        self._footprints = footprints
+        self._ours: frozenset[str] = frozenset()
+        """The topics that the latest link retains, or is to clear."""
+        self._clearings: SimpleQueue[tuple[str, str, int]] = SimpleQueue()
+        """Brokers, topics, and what they answered."""
         self._reported = reported
         self._topics = Topics(device)
         self._hearing = Hearing(
@@ -166,9 +176,36 @@ class Uplink:
         self._link, self._settings = link, settings
         self._told_stream = self._outbox.stream
         self._hearing.prefix = settings.discovery_prefix
+        self._clear_the_past(link, settings)
         self.publish_meta()
         self.publish_reported(self._reported())
         link.start()
+
+    def _clear_the_past(self, link: Link, settings: LinkSettings) -> None:
+        """What this broker retains of us and we publish no more: under another name, or another prefix."""
+        broker = f"{settings.host}:{settings.port}"
+        topics = self._topics
+        ours = {topics.status, topics.meta, topics.summary, topics.reported}
+        if settings.discovery_prefix:
+            ours.add(discovery.config_topic(self._device, settings.discovery_prefix))
+        for topic in self._ours - ours:
+            link.remove_document(topic)
+        past = [topic for topic in self._footprints.at(broker) if topic not in ours]
+        self._footprints.leave(broker, sorted(ours))
+        for topic in past:
+            link.clear_document(topic, partial(self._cleared_at, broker, topic))
+        self._ours = frozenset(ours.union(past))
+
+    def _cleared_at(self, broker: str, topic: str, code: int) -> None:
+        self._clearings.put((broker, topic, code))
+
+    def _note_clearings(self) -> None:
+        while not self._clearings.empty():
+            broker, topic, code = self._clearings.get_nowait()
+            if code >= 0x80:
+                LOG.warning("%s does not let us clear %s (%s): do so by hand", broker, topic,
+                            reason_words(code))  # fmt: skip
+            self._footprints.clear(broker, [topic])
 
     def _change(self, settings: LinkSettings) -> None:
         old = self._link
@@ -200,6 +237,7 @@ class Uplink:
 
     def tick(self) -> None:
         """Once a second."""
+        self._note_clearings()
         if self._link is not None and self._outbox.stream != self._told_stream:
             self._told_stream = self._outbox.stream
             self._link.kick("another stream began: status and last will are to name it")

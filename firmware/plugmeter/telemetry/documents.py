@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from plugmeter.telemetry.packet_limit import packet_bytes
@@ -25,6 +26,8 @@ class Document:
     without a payload, which only takes away what the broker has kept."""
     keep_s: int | None = None
     """For how long the broker keeps it; None: for ever."""
+    answered: Callable[[int], None] | None = field(default=None, compare=False)
+    """Called once with the PUBACK's reason code, in the link's thread: then it is published no more."""
 
     @property
     def size_bytes(self) -> int:
@@ -102,6 +105,12 @@ class Documents:
                     self._too_large[topic] = limit_bytes
                     self.left_out.append(document)
         return None
+
+    def is_over(self, document: Document) -> None:
+        """It was answered, and is not to be published again; unless there is a newer one."""
+        with self._lock:
+            if self._documents.get(document.topic) is document:
+                self._forget(document.topic)
 
     def failed(self, document: Document) -> None:
         """It was not taken: publish it later, if there is no newer one, which waits anyway."""

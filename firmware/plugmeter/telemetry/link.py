@@ -149,6 +149,14 @@ class Link:
         self._watch.wake()
         return taken
 
+    def clear_document(self, topic: str, answered: Callable[[int], None]) -> bool:
+        """Take away what the broker retains there, now or on the next connection. ``answered`` is called once
+        with the reason code of its PUBACK (below 0x80: it is gone), in the link's thread. False as for
+        ``set_document``."""
+        taken = self._memory.documents.set(Document(topic, b"", answered=answered))
+        self._watch.wake()
+        return taken
+
     def remove_document(self, topic: str) -> None:
         """No longer published again. What the broker has stays there."""
         self._memory.documents.remove(topic)

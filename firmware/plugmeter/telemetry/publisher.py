@@ -131,6 +131,10 @@ class Publisher:
                 self._tally.counters["goodbyes_refused"] += 1
                 LOG.warning("the broker refuses the goodbye: %s", reason_words(event.code))
                 self._guard.tell("goodbye-refused", {"reason": reason_words(event.code)})
+        elif sent.message.answered is not None:
+            self._tally.counters["documents_refused"] += event.code >= 0x80
+            self._memory.documents.is_over(sent.message)
+            self._guard.call("answered", sent.message.answered, event.code)
         elif event.code >= 0x80:
             self._tally.counters["documents_refused"] += 1
             if sent.message is self._birth:

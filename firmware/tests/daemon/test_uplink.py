@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from plugmeter import config
+from plugmeter.daemon.footprints import Footprints
 from plugmeter.daemon.recorder import Recorder
 from plugmeter.daemon.runs import Runs
 from plugmeter.daemon.uplink import Uplink
@@ -45,6 +46,7 @@ def test_a_credential_that_vanishes_after_the_check_fails_no_reload(tmp_path: Pa
     outbox.start()
     uplink = Uplink(
         "bench", nobody, outbox, Runs(Selector(), outbox, nobody), Recorder(),
+        Footprints(tmp_path / "footprints.json", print),
         reported=lambda: b"{}", command=print, desire=print, call=lambda _: Future(),
     )  # fmt: skip
     try:
