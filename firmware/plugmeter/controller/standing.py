@@ -16,8 +16,8 @@ a card that was changed for another and back, or two controllers that hear of on
 
 _SHOWN: Final = 5
 _MEND: Final = (
-    "if the device was renamed, it has to begin a new stream (set its outbox aside, or upgrade Plugmeter "
-    "there); if its card is a copy of another's, so does one of the two"
+    "it has a copy of that device's outbox: stop it, move its outbox.sqlite aside, and start it again, so that "
+    "it begins a stream of its own"
 )
 
 
