@@ -16,8 +16,8 @@ a card that was changed for another and back, or two controllers that hear of on
 
 _SHOWN: Final = 5
 _MEND: Final = (
-    "it has a copy of that device's outbox: stop it, move its outbox.sqlite aside, and start it again, so that "
-    "it begins a stream of its own"
+    "it has a copy of that device's outbox: stop it, move its outbox.sqlite aside, and start it again, so "
+    "that it begins a stream of its own (telemetry.md says how to send what waits in the file)"
 )
 
 

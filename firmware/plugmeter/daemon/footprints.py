@@ -12,8 +12,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
-from plugmeter.files import read_regular, replace_file
+from plugmeter.files import read_regular
 
+LOSS: Final = "what is retained at a broker under an old name or prefix may stay there"
 FILE_NAME: Final = "footprints.json"
 """In the state directory."""
 MOST: Final = 64
@@ -25,12 +26,19 @@ Footprint = tuple[str, str]
 
 
 class Footprints:
-    """Of one thread. What cannot be read or written is told, and costs only a ghost."""
+    """Of one thread. What cannot be read or written is told, and costs only a ghost.
 
-    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+    ``write`` replaces the file with this, soon. ``machine`` is this one's (owner.machine_of): what a card
+    that was copied brings along was left by the other machine, which still wants it there.
+    """
+
+    def __init__(
+        self, path: Path, machine: str, tell: Callable[[str], None], write: Callable[[Path, bytes], None]
+    ) -> None:
         self._path = path
+        self._machine = machine
         self._tell = tell
-        self._trouble = ""
+        self._write_file = write
         self._left: dict[Footprint, None] = dict.fromkeys(self._read())  # an ordered set, the oldest first
 
     def at(self, broker: str) -> list[str]:
@@ -38,7 +46,7 @@ class Footprints:
         return [topic for at, topic in self._left if at == broker]
 
     def leave(self, broker: str, topics: Collection[str]) -> None:
-        """These are about to be published. On the disk when this returns, if the disk takes it."""
+        """These are about to be published."""
         new = {(broker, topic): None for topic in topics}
         if new.keys() <= self._left.keys():
             return
@@ -59,6 +67,7 @@ class Footprints:
     def _read(self) -> list[Footprint]:
         try:
             found = json.loads(read_regular(self._path, _LIMIT_BYTES))
+            machine = found["machine"]
             left = [(each["broker"], each["topic"]) for each in found["left"]]
             if not all(_is_sound(text) for each in left for text in each):
                 raise ValueError("it holds what was never written")
@@ -67,19 +76,15 @@ class Footprints:
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             self._tell(f"{self._path} is not readable ({type(error).__name__}): what is in it is not cleared")
             return []
+        if machine and self._machine and machine != self._machine:
+            return []
+        self._machine = self._machine or str(machine)
         return left[-MOST:]
 
     def _write(self) -> None:
         left = [{"broker": broker, "topic": topic} for broker, topic in self._left]
-        try:
-            replace_file(self._path, json.dumps({"left": left}, indent=1).encode() + b"\n")
-        except OSError as error:
-            trouble = f"{self._path} cannot be written: {error.strerror or error}"
-            if trouble != self._trouble:
-                self._tell(trouble)
-            self._trouble = trouble
-        else:
-            self._trouble = ""
+        text = json.dumps({"machine": self._machine, "left": left}, indent=1)
+        self._write_file(self._path, text.encode() + b"\n")
 
 
 def _is_sound(text: object) -> bool:

@@ -107,7 +107,12 @@ class DaemonOperations:
     def configure(self, command_id: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """Try a configuration."""
         signed = self._is_signed(command_id)
-        return self._main(lambda: self._desired.configure(command_id, config, signed=signed))
+
+        def configure() -> dict[str, Any]:
+            self._running()  # else it would be put into effect for a daemon that ends
+            return self._desired.configure(command_id, config, signed=signed)
+
+        return self._main(configure)
 
     def log_level(self, command_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Tell more or less in the journal."""

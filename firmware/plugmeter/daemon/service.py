@@ -15,6 +15,7 @@ from plugmeter import config as configuration
 from plugmeter.daemon import preflight
 from plugmeter.daemon.endpoint import MetricsEndpoint
 from plugmeter.daemon.footprints import FILE_NAME as FOOTPRINTS_NAME
+from plugmeter.daemon.footprints import LOSS as FOOTPRINTS_LOSS
 from plugmeter.daemon.footprints import Footprints
 from plugmeter.daemon.hearing import Message
 from plugmeter.daemon.log_level import LogLevel
@@ -45,7 +46,7 @@ from plugmeter.telemetry.commands.signing import PublicKey, load_public_key
 from plugmeter.telemetry.desired import Outcome
 from plugmeter.telemetry.desired_keeper import FILE_NAME, DesiredKeeper
 from plugmeter.telemetry.outbox import DATABASE_NAME, Outbox, limits_of
-from plugmeter.telemetry.owner import this_owner
+from plugmeter.telemetry.owner import machine_of, this_owner
 from plugmeter.telemetry.topics import Topics, device_of
 
 LOG: Final = logging.getLogger("plugmeter.daemon")
@@ -57,6 +58,7 @@ HEALTH_S: Final = 900
 """How often the snapshot of a daemon that goes on is written: seldom, for the card's sake."""
 _WIDE_BYTES: Final = 1 << 40
 _FLUSH_TURN_S: Final = 0.005
+_FOOTPRINTS_S: Final = 0.2
 _CLOSE_S: Final = 2.0
 """What the last commit may take; all before it is on the disk already."""
 
@@ -319,12 +321,17 @@ class Service:
             outbox,
             runs,
             self._recorder,
-            Footprints(self._state / FOOTPRINTS_NAME, LOG.warning),
+            Footprints(self._state / FOOTPRINTS_NAME, machine_of(), LOG.warning, self._write_footprints),
             reported=desired.report,
             command=self._command,
             desire=self._desire,
             call=self._conductor.call,
         )
+
+    def _write_footprints(self, path: Path, data: bytes) -> None:
+        """Before they are left, if the disk is quick."""
+        self._scribe.write(path, data, FOOTPRINTS_LOSS)
+        self._scribe.wait(_FOOTPRINTS_S)
 
     def _new_operator(
         self,

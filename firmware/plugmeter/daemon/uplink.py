@@ -21,7 +21,7 @@ from plugmeter.errors import PlugmeterError
 from plugmeter.lifecycle.figures import Figures
 from plugmeter.sections import Config
 from plugmeter.telemetry import acks, discovery, envelope
-from plugmeter.telemetry.failures import reason_words
+from plugmeter.telemetry.failures import is_denial, reason_words
 from plugmeter.telemetry.link import Link, LinkSettings, LinkState
 from plugmeter.telemetry.outbox import Outbox
 from plugmeter.telemetry.topics import Topics
@@ -176,9 +176,9 @@ class Uplink:
         self._link, self._settings = link, settings
         self._told_stream = self._outbox.stream
         self._hearing.prefix = settings.discovery_prefix
-        self._clear_the_past(link, settings)
         self.publish_meta()
         self.publish_reported(self._reported())
+        self._clear_the_past(link, settings)
         link.start()
 
     def _clear_the_past(self, link: Link, settings: LinkSettings) -> None:
@@ -202,10 +202,11 @@ class Uplink:
     def _note_clearings(self) -> None:
         while not self._clearings.empty():
             broker, topic, code = self._clearings.get_nowait()
-            if code >= 0x80:
+            if is_denial(code):
                 LOG.warning("%s does not let us clear %s (%s): do so by hand", broker, topic,
                             reason_words(code))  # fmt: skip
-            self._footprints.clear(broker, [topic])
+            if code < 0x80 or is_denial(code):  # else it may be done another time
+                self._footprints.clear(broker, [topic])
 
     def _change(self, settings: LinkSettings) -> None:
         old = self._link

@@ -52,6 +52,7 @@ class Documents:
         self._passing: dict[str, None] = {}  # an ordered set, the oldest first
         self._documents: dict[str, Document] = {}
         self._waiting: dict[str, None] = {}  # an ordered set
+        self._tries: dict[str, int] = {}  # of those that are to be answered once
 
     def set(self, document: Document) -> bool:
         """False if there is no room for it, or it is too large."""
@@ -64,6 +65,7 @@ class Documents:
                 return False
             if self._documents.get(document.topic) != document:
                 self._too_large.pop(document.topic, None)
+            self._tries.pop(document.topic, None)
             self._documents[document.topic] = document
             self._waiting[document.topic] = None
             self._passing.pop(document.topic, None)
@@ -84,6 +86,7 @@ class Documents:
         self._waiting.pop(topic, None)
         self._passing.pop(topic, None)
         self._too_large.pop(topic, None)
+        self._tries.pop(topic, None)
 
     def all_again(self) -> None:
         """A new connection: its broker may have forgotten them."""
@@ -105,6 +108,12 @@ class Documents:
                     self._too_large[topic] = limit_bytes
                     self.left_out.append(document)
         return None
+
+    def tried(self, document: Document) -> int:
+        """How often it is published now, in vain until now. For one that is to be answered once."""
+        with self._lock:
+            self._tries[document.topic] = self._tries.get(document.topic, 0) + 1
+            return self._tries[document.topic]
 
     def is_over(self, document: Document) -> None:
         """It was answered, and is not to be published again; unless there is a newer one."""

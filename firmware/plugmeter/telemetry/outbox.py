@@ -187,6 +187,8 @@ class Outbox:
         """The account for whoever must not wait for the disk, which may hang: the books as of the last
         commit; ``oldest_pending``, ``unannounced`` and ``bytes`` of a second ago at the most."""
         state, known = self._writer.state, self._known
+        if known.stream != state.books.stream:  # nothing is known yet of the one that has just begun
+            known = replace(known, oldest_pending=1, unannounced=0)
         return replace(
             known,
             stream=state.books.stream,

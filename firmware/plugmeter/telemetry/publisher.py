@@ -26,6 +26,9 @@ LOG: Final = logging.getLogger("plugmeter.link")
 _HEARD_BY_NOBODY: Final = 0x10
 _PACKET_TOO_LARGE: Final = 0x95
 _DEFECT_PAUSE_S: Final = 1.0
+_NOT_AUTHORIZED: Final = 0x87
+_TRIES: Final = 2
+"""On so many connections is tried what the broker is to answer once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +135,7 @@ class Publisher:
                 LOG.warning("the broker refuses the goodbye: %s", reason_words(event.code))
                 self._guard.tell("goodbye-refused", {"reason": reason_words(event.code)})
         elif sent.message.answered is not None:
-            self._tally.counters["documents_refused"] += event.code >= 0x80
-            self._memory.documents.is_over(sent.message)
-            self._guard.call("answered", sent.message.answered, event.code)
+            self._answered_once(sent.message, event.code)
         elif event.code >= 0x80:
             self._tally.counters["documents_refused"] += 1
             if sent.message is self._birth:
@@ -149,6 +150,12 @@ class Publisher:
             self._memory.document_backoff.reset()
             for what in ("document", "size of"):
                 self._memory.told.pop(f"{what} {sent.message.topic}", None)
+
+    def _answered_once(self, document: Document, code: int) -> None:
+        self._tally.counters["documents_refused"] += code >= 0x80
+        self._memory.documents.is_over(document)
+        if document.answered is not None:
+            self._guard.call("answered", document.answered, code)
 
     def too_large(self) -> None:
         """The broker ends the connection for a packet that was too large: the largest that it has not
@@ -256,6 +263,10 @@ class Publisher:
         documents.left_out.clear()
         if document is None:
             return False
+        if document.answered is not None and documents.tried(document) > _TRIES:
+            # Some brokers end the connection over what they deny: never again, then.
+            self._answered_once(document, _NOT_AUTHORIZED)
+            return True
         if not self._publish(document, now_s):
             documents.failed(document)
             return False

@@ -110,7 +110,8 @@ class Writer:
         """Up to this number of the stream nothing was pending when it was known last."""
         self.begun_ns: int | None = None
         """When the turn under way began (time.monotonic_ns), if there is one."""
-        # Without a lock: replaced whole, by the one thread that puts things together.
+        # With a lock of its own, which nobody has for longer than that takes; replaced whole:
+        self._listing = threading.Lock()
         self._callbacks: tuple[Callable[[], None], ...] = ()
 
     @property
@@ -199,15 +200,15 @@ class Writer:
         """Whether all of that is committed. ``changed`` is notified when it may have become so."""
         return self._intake.done >= mark.offered and self._acks.done >= mark.acks
 
-    # For the thread that puts things together
-
     def on_commit(self, callback: Callable[[], None]) -> None:
         """See ``Outbox.on_commit``."""
-        self._callbacks = (*self._callbacks, callback)  # a turn may be going through the old ones
+        with self._listing:
+            self._callbacks = (*self._callbacks, callback)  # a turn may be going through the old ones
 
     def off_commit(self, callback: Callable[[], None]) -> None:
         """No more; one call may be under way."""
-        self._callbacks = tuple(each for each in self._callbacks if each != callback)
+        with self._listing:
+            self._callbacks = tuple(each for each in self._callbacks if each != callback)
 
     # For whoever takes turns, and ends them
 

@@ -10,6 +10,7 @@ from plugmeter.daemon.footprints import Footprints
 from plugmeter.daemon.recorder import Recorder
 from plugmeter.daemon.runs import Runs
 from plugmeter.daemon.uplink import Uplink
+from plugmeter.files import replace_file
 from plugmeter.telemetry.link import LinkSettings
 from plugmeter.telemetry.outbox import Outbox, limits_of
 from tests.telemetry.broker import eventually, free_port
@@ -46,7 +47,7 @@ def test_a_credential_that_vanishes_after_the_check_fails_no_reload(tmp_path: Pa
     outbox.start()
     uplink = Uplink(
         "bench", nobody, outbox, Runs(Selector(), outbox, nobody), Recorder(),
-        Footprints(tmp_path / "footprints.json", print),
+        Footprints(tmp_path / "footprints.json", "", print, replace_file),
         reported=lambda: b"{}", command=print, desire=print, call=lambda _: Future(),
     )  # fmt: skip
     try:

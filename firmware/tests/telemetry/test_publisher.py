@@ -210,6 +210,30 @@ def test_a_document_that_is_refused_comes_again(birth: bool) -> None:
     assert desk.pump(20.0) == []
 
 
+@pytest.mark.parametrize("code", [0, DENIED])
+def test_what_is_to_be_answered_once_is_published_no_more_after_that(code: int) -> None:
+    desk = Desk()
+    codes: list[int] = []
+    desk.memory.documents.set(Document("old", b"", answered=codes.append))
+    (message,) = desk.pump()
+    assert (message.topic, message.payload, message.retain) == ("old", b"", True)
+    desk.answer(message, code)
+    desk.memory.documents.all_again()
+    assert desk.pump(99.0) == [] and codes == [code]
+    assert desk.publisher.pauses_s(0.0) == [], "nothing else waits for it"
+
+
+def test_what_ends_each_connection_is_given_up() -> None:
+    """Some brokers disconnect whoever publishes what they deny."""
+    desk = Desk()
+    codes: list[int] = []
+    desk.memory.documents.set(Document("old", b"", answered=codes.append))
+    for _ in range(2):
+        assert [each.topic for each in desk.pump()] == ["old"] and codes == []
+        desk.memory.documents.all_again()  # another connection
+    assert desk.pump() == [] and codes == [DENIED]
+
+
 def test_a_document_that_is_too_large_is_told_once_and_left_out_until_it_changes() -> None:
     desk = Desk(most_bytes=2_000)
     documents = desk.memory.documents
