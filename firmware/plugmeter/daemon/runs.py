@@ -16,7 +16,6 @@ from plugmeter.lifecycle.samples import RunSample
 from plugmeter.reporting import words
 from plugmeter.runner import wire
 from plugmeter.runner.drafts import drafts
-from plugmeter.runner.means import check_means
 from plugmeter.runner.parent import Runner
 from plugmeter.runner.plans import plan_of
 from plugmeter.sections import Config
@@ -128,6 +127,11 @@ class Runs:
         return self._was_up or not self._stands
 
     @property
+    def standing_rig(self) -> str:
+        """That of the configuration, "none" among them. Any thread may ask."""
+        return self._config.daemon.rig
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing can come any more."""
         return self._runner is None
@@ -186,9 +190,9 @@ class Runs:
     ) -> None:
         """Begin a run as a command wants it, instead of the one under way. ``begun`` tells how it began. It
         can be cancelled as long as the run has not been begun; then it never is. Raises PlugmeterError for
-        one that cannot be, and then nothing has changed."""
-        _, plan = plan_of(self._config, arguments)
-        check_means(plan.rig)
+        one that cannot be, and then nothing has changed. Whether the machine grants what its rig needs
+        (``means``) the caller has asked, for that takes time."""
+        plan_of(self._config, arguments)
         asked = _Asked(dict(arguments), begun, run_id, command_id)
         self._drop_asked("another start-run came after it")
         if self._runner is None:
