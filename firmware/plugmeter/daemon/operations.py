@@ -17,6 +17,7 @@ from plugmeter.daemon.runs import Runs
 from plugmeter.errors import PlugmeterError
 from plugmeter.lifecycle.conductor import Conductor
 from plugmeter.lifecycle.stages import Event
+from plugmeter.runner.means import check_means
 from plugmeter.runner.proof import selftest, without_reports
 from plugmeter.telemetry.commands.operations import Interrupted, Memo
 from plugmeter.telemetry.desired_keeper import DesiredKeeper
@@ -64,6 +65,8 @@ class DaemonOperations:
         with the daemon that began it."""
         if memo.noted is not None:
             return _begun_before(memo.noted)
+        # Here and not on the main thread, which must not wait for it.
+        check_means(str(arguments.get("rig", self._runs.standing_rig)), anew=True)
         run_id = str(uuid.uuid4())
         memo.write({"run": run_id, "begun": False})
         begun: Future[dict[str, Any]] = Future()

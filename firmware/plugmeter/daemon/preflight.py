@@ -17,17 +17,19 @@ from plugmeter.telemetry.link import LinkSettings
 def check(config: Config, device: str, warn: Callable[[str], None]) -> LinkSettings:
     """The link's settings, so that nobody has to read their files again, which may be gone by then.
 
-    ``device`` is its name in topics. Raises UsageError with a line for each thing that is wrong: credentials,
-    keys, folders, the rig. ``warn`` gets a line for each that is only unwise.
+    ``device`` is its name in topics. Raises PlugmeterError with a line for each thing that is wrong:
+    credentials, keys, folders, the rig; a UsageError if one of them is a mistake, which no other time will
+    mend. ``warn`` gets a line for each that is only unwise.
     """
     read: list[LinkSettings] = []
     checks = (
         lambda: read.append(LinkSettings.from_config(config, device, warn=warn)),
         *_checks(config),
     )
-    lines = [line for each in checks for line in _problems(each)]
-    if lines:
-        raise UsageError("\n".join(lines))
+    problems = [problem for each in checks if (problem := _problem(each)) is not None]
+    if problems:
+        text = "\n".join(map(str, problems))
+        raise (UsageError if any(isinstance(each, UsageError) for each in problems) else PlugmeterError)(text)
     (settings,) = read
     return settings
 
@@ -42,12 +44,12 @@ def _checks(config: Config) -> Iterator[Callable[[], object]]:
     yield lambda: _state_directory(Path(config.daemon.state_directory))
 
 
-def _problems(check: Callable[[], object]) -> list[str]:
+def _problem(check: Callable[[], object]) -> PlugmeterError | None:
     try:
         check()
     except PlugmeterError as error:
-        return str(error).splitlines()
-    return []
+        return error
+    return None
 
 
 def _metrics(text: str) -> None:
@@ -56,13 +58,14 @@ def _metrics(text: str) -> None:
 
 
 def _state_directory(path: Path) -> None:
-    """It must be writable, or to be made in what is there; it is not made here."""
+    """It must be writable, or to be made in what is there; it is not made here. That it is not may pass: a
+    file system is mounted read-only for a while, or not yet."""
     there = path
     while not there.exists() and there != there.parent:
         there = there.parent
     if not there.is_dir():
         raise UsageError(f"daemon.state_directory = {path}: {there} is no folder; name another one")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(
+        raise PlugmeterError(
             f"daemon.state_directory = {path}: {there} cannot be written to; name another one, or run as root"
         )

@@ -10,13 +10,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from plugmeter.errors import PlugmeterError, UsageError
+from plugmeter.errors import PlugmeterError
 from plugmeter.lifecycle.figures import RunFigures
 from plugmeter.lifecycle.samples import RunSample
 from plugmeter.reporting import words
 from plugmeter.runner import wire
 from plugmeter.runner.drafts import drafts
-from plugmeter.runner.means import check_means
 from plugmeter.runner.parent import Runner
 from plugmeter.runner.plans import plan_of
 from plugmeter.sections import Config
@@ -81,6 +80,8 @@ class Runs:
         self._suspended = False
         """A command has ended the standing run, and none has begun another since."""
         self._was_up = False
+        self._needed = True
+        """See ``start``."""
         self._begun_ns = 0
         """When the run under way was started."""
         self._told_ns = 0
@@ -111,21 +112,39 @@ class Runs:
 
     # -- what the daemon asks for ---------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin the standing run, if the configuration has one. Raises UsageError, PlugmeterError."""
+    def start(self, *, needed: bool = True) -> None:
+        """Begin the standing run, if the configuration has one.
+
+        ``needed``: what it fails of ends the daemon's start. Raises UsageError for what the configuration
+        says, PlugmeterError. Otherwise it raises nothing, and what fails is tried again as ever.
+        """
+        self._needed = needed
         if self._stands:
-            self._begin(None)
+            if needed:
+                self._begin(None)
+            else:
+                self._next()
 
     @property
     def is_up(self) -> bool:
-        """Whether the witnesses were bound once; also where there is no run to be made.
+        """Whether the witnesses were bound once; also where there is no run to be made, or where one that is
+        not needed has failed.
 
-        Raises what the first run failed of: a mistake in the configuration is a UsageError.
+        Raises PlugmeterError with what the first run failed of, if it was needed. Never UsageError, whatever
+        the run's process called it: that a GPIO line is not there, or taken, may be another time.
         """
-        if self._failure is not None and not self._was_up:
-            kind, reason = self._failure.kind, self._failure.reason
-            raise UsageError(reason) if kind in ("UsageError", "ConfigError") else PlugmeterError(reason)
-        return self._was_up or not self._stands
+        if self._was_up or not self._stands:
+            return True
+        if not self._needed:
+            return self._failures > 0
+        if self._failure is not None:
+            raise PlugmeterError(self._failure.reason)
+        return False
+
+    @property
+    def standing_rig(self) -> str:
+        """That of the configuration, "none" among them. Any thread may ask."""
+        return self._config.daemon.rig
 
     @property
     def is_over(self) -> bool:
@@ -186,9 +205,9 @@ class Runs:
     ) -> None:
         """Begin a run as a command wants it, instead of the one under way. ``begun`` tells how it began. It
         can be cancelled as long as the run has not been begun; then it never is. Raises PlugmeterError for
-        one that cannot be, and then nothing has changed."""
-        _, plan = plan_of(self._config, arguments)
-        check_means(plan.rig)
+        one that cannot be, and then nothing has changed. Whether the machine grants what its rig needs
+        (``means``) the caller has asked, for that takes time."""
+        plan_of(self._config, arguments)
         asked = _Asked(dict(arguments), begun, run_id, command_id)
         self._drop_asked("another start-run came after it")
         if self._runner is None:
@@ -315,8 +334,8 @@ class Runs:
             case wire.Failure():
                 self._failure = message
                 self._state = "failed"
-                # Of the first run the conductor tells, for it ends the start.
-                level = logging.ERROR if self._was_up else logging.DEBUG
+                # Of the first run the conductor tells, if it ends the start.
+                level = logging.DEBUG if self._needed and not self._was_up else logging.ERROR
                 LOG.log(level, "run %s failed: %s", runner.run_id, message.reason)
                 self._refuse_waiting(message.reason)
             case wire.Ended():
@@ -366,6 +385,7 @@ class Runs:
             self._failing_since_ns = time.monotonic_ns()
         self._again_at_ns = time.monotonic_ns() + int(self._again_s * 1e9)
         self._again_s = min(2 * self._again_s, AGAIN_LIMIT_S)
+        self._figure()
 
     def _begin_row(self) -> None:
         """The next failure is the first one."""

@@ -7,6 +7,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -126,6 +127,7 @@ class Service:
         base, key = self._config, _public_key(self._config)
         desired = self._desired = self._new_keeper(base, key)
         config = self._config = desired.start()
+        is_own = config == base
         self._conductor.timing = _timing(config)
         if config.daemon.log_level != base.daemon.log_level:  # the file's is in effect already
             journal.set_level(config.daemon.log_level)
@@ -168,15 +170,19 @@ class Service:
             self._state,
             self._scribe,
         )
-        self._endpoint.open(config.daemon.metrics, self._observer.pages)
+        with _blamed(is_own):
+            self._endpoint.open(config.daemon.metrics, self._observer.pages)
         yield "starting the run"
-        runs.start()
+        # What came from afar must not keep the controller from mending it: then there is no run for now.
+        runs.start(needed=is_own)
         yield "connecting to the broker"
-        uplink.open()
+        with _blamed(is_own):
+            uplink.open()
         operator.recover()
 
     def ready(self) -> bool:
-        """Whether the witnesses are bound and the first coldplug scan is in."""
+        """Whether the witnesses are bound and the first coldplug scan is in; or, with a configuration from
+        afar, whether it is known that they cannot be."""
         return self._runs is not None and self._runs.is_up
 
     def reload(self) -> None:
@@ -410,6 +416,18 @@ class Service:
                 self._desired.reached(reached_ns)
             self._uplink.look()
             self._desired.tick()
+
+
+@contextmanager
+def _blamed(is_own: bool) -> Iterator[None]:
+    """A mistake is one of the device's own file only if nothing from afar is in effect: the service manager
+    takes exit status 2 for one that only a person can mend, and never starts the device again."""
+    try:
+        yield
+    except UsageError as error:
+        if is_own:
+            raise
+        raise PlugmeterError(str(error)) from error
 
 
 def _public_key(config: Config) -> PublicKey | None:

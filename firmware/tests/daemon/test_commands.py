@@ -227,3 +227,22 @@ def test_a_stop_that_a_kill_cuts_off_leaves_the_next_daemons_run_alone(tmp_path:
             assert onlooker.await_state("resync", "r1")["state"] == "successful"
             assert len(records(onlooker, "run-ended")) == 1
             assert daemon.stop() == 0
+
+
+def test_a_start_run_that_the_machine_does_not_grant_ends_no_run(tmp_path: Path) -> None:
+    script = 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$@"'
+    limited = ("unshare", "-Ur", "sh", "-c", script, "sh")
+    tried = subprocess.run([*limited, "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"needs user namespaces: {tried.stderr.strip()}")
+    with (
+        Mosquitto(tmp_path) as broker,
+        Onlooker(broker.port, acknowledges=True) as onlooker,
+        Daemon(tmp_path, configuration(tmp_path, broker.port), before=limited) as daemon,
+    ):
+        onlooker.command("start-run", "s1", {"rig": "injected"})
+        failed = onlooker.await_state("start-run", "s1")
+        assert failed["state"] == "failed" and "sysctl" in failed["reason"], failed
+        assert daemon.figures()["run"]["state"] == "none"
+        assert "run-started" not in onlooker.kinds()
+        assert daemon.stop() == 0

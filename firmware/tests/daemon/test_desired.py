@@ -184,3 +184,55 @@ def test_what_is_kept_holds_from_the_first_moment_of_a_start(tmp_path: Path, bro
         assert "the configuration w2 from afar is on trial" in daemon.log()
         assert daemon.stop() == 0
         assert tombstoned(daemon.state) == 0
+
+
+def test_a_kept_wish_that_cannot_be_run_leaves_the_device_on_the_air(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
+    """It was in effect once; after a restart it is the first thing that is tried, and the controller has to
+    be reached all the same to mend it."""
+    config = configuration(
+        tmp_path, broker.port, '[commands]\nrollback_minutes = 0.1\n[gpio]\nfactory = "mock"\n'
+    )
+    good = {"daemon": {"rig": "passive"}, "witnesses": {"udev": False}, "ports": {"1-1": {"sense_gpio": 4}}}
+    bad = {**good, "ports": {"1-1": {"sense_gpio": 999}}}
+    with Onlooker(broker.port, acknowledges=True) as onlooker, Daemon(tmp_path, config) as daemon:
+        onlooker.publish(f"{BASE}/desired", {"id": "w1", "config": bad})
+        reported(onlooker, "w1", "in_effect")
+        assert daemon.stop() == 0
+        for _ in range(2):
+            daemon.start()  # until READY=1
+            eventually(lambda: daemon.figures()["link"]["state"] == "connected", f"{daemon.log()}")
+            run = daemon.figures()["run"]
+            assert run["state"] in ("failed", "starting"), run
+            assert "GPIO line 999 will not do" in run["failure"]
+            assert daemon.stop() == 0
+        daemon.start()
+        eventually(
+            lambda: any(each["name"] == "run_failures" for each in daemon.figures()["findings"]),
+            f"it is found; {daemon.log()}",
+            60,
+        )
+        assert onlooker.document("reported")["state"] == "in_effect", "it is not taken back behind our back"
+        onlooker.publish(f"{BASE}/desired", {"id": "w2", "config": good})
+        reported(onlooker, "w2", "in_effect")
+        eventually(lambda: daemon.figures()["run"]["state"] == "running", f"it is mended; {daemon.log()}", 90)
+        assert daemon.figures()["run"]["failure"] == ""
+        assert daemon.stop() == 0
+    assert "Traceback" not in daemon.log()
+
+
+def test_a_kept_wish_with_a_plan_that_has_become_impossible_is_none_for_good_either(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
+    """The start itself finds that out; the device's own file is good."""
+    (tmp_path / "state").mkdir()
+    kept = Wish("w1", {"daemon": {"rig": "relay"}})  # needs lines that the file does not name
+    (tmp_path / "state" / "desired.json").write_bytes(desired.encode(Standing(kept=kept, id="w1")))
+    config = configuration(tmp_path, broker.port)
+    with Onlooker(broker.port, acknowledges=True) as onlooker, Daemon(tmp_path, config) as daemon:
+        assert daemon.figures()["run"]["state"] == "failed"
+        onlooker.publish(f"{BASE}/desired", {"id": "w2", "config": {}})
+        reported(onlooker, "w2", "in_effect")
+        assert daemon.figures()["run"]["state"] == "none"
+        assert daemon.stop() == 0

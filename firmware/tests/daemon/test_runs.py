@@ -140,6 +140,17 @@ def test_what_cannot_be_run_ends_the_start_as_a_mistake(tmp_path: Path) -> None:
     assert "Traceback" not in daemon.log()
 
 
+def test_a_line_that_is_not_there_ends_the_start_but_not_for_good(tmp_path: Path) -> None:
+    """Only the run's process can tell, and not whether it will be there, or free, another time."""
+    config = configuration(tmp_path, None, '[gpio]\nfactory = "mock"\n[ports."1-1"]\nsense_gpio = 999\n')
+    config.write_text(config.read_text().replace('rig = "none"', 'rig = "passive"'))
+    daemon = Daemon(tmp_path, config)
+    daemon.start(wait=False)
+    assert daemon.process.wait(60) == 1, daemon.log()
+    assert daemon.log().count("GPIO line 999 will not do") == 1
+    assert "Traceback" not in daemon.log()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "arguments", "words"),
     [
