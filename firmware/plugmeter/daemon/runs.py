@@ -31,7 +31,8 @@ ENDING_S: Final = 1.5
 """What a run takes that is told to end: a second for what is under way, and its report."""
 ENDING_LIMIT_S: Final = 30.0
 """One that takes longer hangs, whatever its signs of life say."""
-_KILLED_S: Final = 5.0
+KILLED_S: Final = 5.0
+"""What is waited for the end of one that is killed: the kernel may be in the middle of something for it."""
 
 
 class Loop(Protocol):
@@ -87,6 +88,8 @@ class Runs:
         self._told_ns = 0
         """When it was first told to end; 0: it was not."""
         self._closing = False
+        self._unkillable = False
+        """Somebody has waited in vain for the end of the run under way."""
         self._again_s = AGAIN_S
         self._again_at_ns = 0
         self._state = "none"
@@ -177,15 +180,19 @@ class Runs:
         self._refuse_waiting("the daemon is stopping")
         self._end()
 
-    def kill(self) -> None:
-        """Whatever is left of a run, at once; no other one begins."""
+    def kill(self, limit_s: float = KILLED_S) -> None:
+        """Whatever is left of a run, at once; no other one begins. Waits no longer than ``limit_s`` for its
+        end, and not at all for what was waited for in vain already."""
         self._closing = True
-        until = time.monotonic() + _KILLED_S
-        while self._runner is not None and time.monotonic() < until:
+        until = time.monotonic() + (0.0 if self._unkillable else limit_s)
+        while self._runner is not None:
             self._runner.kill()
             self._take_all(self._runner)
+            if self._runner is None or time.monotonic() >= until:
+                break
             time.sleep(0.005)
-        if self._runner is not None:
+        if self._runner is not None and not self._unkillable:
+            self._unkillable = True
             LOG.error("run %s: its process does not end when it is killed; it is left behind", self.run_id)
 
     def configure(self, config: Config) -> None:

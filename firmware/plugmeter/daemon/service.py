@@ -23,12 +23,13 @@ from plugmeter.daemon.log_level import LogLevel
 from plugmeter.daemon.observation import Observer, Parts
 from plugmeter.daemon.operations import DaemonOperations
 from plugmeter.daemon.recorder import Recorder
-from plugmeter.daemon.runs import ENDING_S, Runs
+from plugmeter.daemon.runs import ENDING_S, KILLED_S, Runs
 from plugmeter.daemon.uplink import Uplink
 from plugmeter.errors import PlugmeterError, UsageError
 from plugmeter.files import sweep
 from plugmeter.lifecycle import journal
 from plugmeter.lifecycle.actions import Ending, Timing
+from plugmeter.lifecycle.allowance import Allowance
 from plugmeter.lifecycle.audit import Audited, SignalReceived
 from plugmeter.lifecycle.conductor import Conductor
 from plugmeter.lifecycle.deadline import Work
@@ -37,6 +38,7 @@ from plugmeter.lifecycle.health import LastErrors
 from plugmeter.lifecycle.pace import Pace
 from plugmeter.lifecycle.scribe import WAIT_S, Scribe
 from plugmeter.lifecycle.stages import Stage
+from plugmeter.lifecycle.stop import LAST_S
 from plugmeter.progress import Progress
 from plugmeter.sections import Config
 from plugmeter.telemetry.commands.journal import FILE_NAME as COMMANDS_NAME
@@ -46,7 +48,7 @@ from plugmeter.telemetry.commands.operator import Operator
 from plugmeter.telemetry.commands.signing import PublicKey, load_public_key
 from plugmeter.telemetry.desired import Outcome
 from plugmeter.telemetry.desired_keeper import FILE_NAME, DesiredKeeper
-from plugmeter.telemetry.outbox import DATABASE_NAME, Outbox, limits_of
+from plugmeter.telemetry.outbox import CLOSING_S, DATABASE_NAME, Outbox, limits_of
 from plugmeter.telemetry.owner import machine_of, this_owner
 from plugmeter.telemetry.topics import Topics, device_of
 
@@ -62,6 +64,13 @@ _FLUSH_TURN_S: Final = 0.005
 _FOOTPRINTS_S: Final = 0.2
 _CLOSE_S: Final = 2.0
 """What the last commit may take; all before it is on the disk already."""
+_OUTBOX_S: Final = _CLOSE_S + CLOSING_S + WAIT_S
+_ENDPOINT_S: Final = 0.1
+_OPERATOR_S: Final = 0.5
+_CLOSING_S: Final = _ENDPOINT_S + _OPERATOR_S + _OUTBOX_S
+"""What is kept for closing, whatever comes before it."""
+_PARTING_S: Final = 2.5
+"""What is kept for the goodbye where a run's process does not end."""
 
 
 class Service:
@@ -192,8 +201,11 @@ class Service:
         base = configuration.load(self._path, again=True)
         key = _public_key(base)
         assert self._desired is not None and self._operator is not None and self._uplink is not None
+        # From its beginning: the link may be connected anew before all of it is applied.
+        before, since_ns = self._uplink.link, time.monotonic_ns()
         self._adopt(self._desired.preview(base), forgiving=True)
-        self._desired.rebase(base, _verify(key))
+        if self._desired.rebase(base, _verify(key), since_ns):
+            self._uplink.prove(before)
         self._operator.configure(base.commands.accept, key)
         self._uplink.publish_meta()
 
@@ -250,24 +262,26 @@ class Service:
         """The death on purpose, then the snapshot, and everything closed; the outbox last. The disk may hang
         at any time, so all that waits for it is done in other threads, at the same time."""
         self._stopping = True
+        allowance = Allowance(LAST_S)
         if self._runs is not None:
-            self._runs.kill()
+            self._runs.kill(allowance.share_s(KILLED_S, _PARTING_S + _CLOSING_S))
         if self._observer is not None:
             self._observer.tell_health(self._why[:1000])
         if self._uplink is not None:
-            self._uplink.say_goodbye(ending.reason, ending.goodbye_s)
+            self._uplink.say_goodbye(ending.reason, ending.goodbye_s, allowance.within(_CLOSING_S))
         if self._observer is not None:  # else it never came so far: what the last life left stays
             self._observer.note_drain(ending.drain)
             self._observer.write_health(ending.reason)
-        self._endpoint.close(0.1)
+        self._endpoint.close(allowance.share_s(_ENDPOINT_S, _OUTBOX_S))
         if self._operator is not None:
-            self._operator.close(0.5)
+            self._operator.close(allowance.share_s(_OPERATOR_S, _OUTBOX_S))
         if self._journal is not None:
             self._scribe.do("the journal of commands", self._journal.close)
-        closing_until = time.monotonic() + _CLOSE_S
+        close_s = allowance.share_s(_CLOSE_S, CLOSING_S + WAIT_S)
+        closing_until = time.monotonic() + close_s
         if self._outbox is not None:
             # What could not be written until now has had its time.
-            self._outbox.close(0.0 if self._outbox.trouble else _CLOSE_S)
+            self._outbox.close(0.0 if self._outbox.trouble else close_s)
         self._scribe.wait(max(WAIT_S, closing_until - time.monotonic()))
 
     # -- Actions: all the time ------------------------------------------------------------------

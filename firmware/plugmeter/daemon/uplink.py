@@ -18,6 +18,7 @@ from plugmeter.daemon.hearing import Hearing, Message
 from plugmeter.daemon.recorder import Recorder
 from plugmeter.daemon.runs import Runs
 from plugmeter.errors import PlugmeterError
+from plugmeter.lifecycle.allowance import Allowance
 from plugmeter.lifecycle.figures import Figures
 from plugmeter.sections import Config
 from plugmeter.telemetry import acks, discovery, envelope
@@ -148,14 +149,15 @@ class Uplink:
         if self._link is not None:
             self._link.drain(cap_ns)
 
-    def say_goodbye(self, reason: str, limit_s: float) -> None:
-        """The death on purpose, within ``limit_s``; 0 where no time is left for it."""
+    def say_goodbye(self, reason: str, limit_s: float, allowance: Allowance) -> None:
+        """The death on purpose, within ``limit_s``; 0 where no time is left for it. All of it is to take no
+        longer than ``allowance`` has."""
         if self._link is None:
             return
         if limit_s:
-            self._send_the_last(limit_s / 2)
+            self._send_the_last(allowance.share_s(limit_s / 2, _END_S))
         try:
-            self._part(self._link, reason[:500], limit_s, _END_S)
+            self._part(self._link, reason[:500], allowance.share_s(limit_s, _END_S), _END_S)
         except PlugmeterError as error:
             LOG.error("%s; it is left behind", error)
 
@@ -239,10 +241,6 @@ class Uplink:
     def tick(self) -> None:
         """Once a second."""
         self._note_clearings()
-        if self._link is not None and self._outbox.stream != self._told_stream:
-            self._told_stream = self._outbox.stream
-            self._link.kick("another stream began: status and last will are to name it")
-        self._hear_the_rest()
 
     def _hear_the_rest(self) -> None:
         """Behind so many old answers the broker may have held back commands, and never tries again on this
@@ -256,7 +254,12 @@ class Uplink:
                 self._link.kick("many old answers are taken away: what was behind them is to be heard")
 
     def look(self) -> None:
-        """Once a second, while running: what is desired is looked at, if there is anything new."""
+        """Once a second, while running: what is desired is looked at, if there is anything new; and what
+        wants another connection gets it, which none that stops has time for."""
+        if self._link is not None and self._outbox.stream != self._told_stream:
+            self._told_stream = self._outbox.stream
+            self._link.kick("another stream began: status and last will are to name it")
+        self._hear_the_rest()
         self._hearing.look()
 
     def refresh(self) -> None:
@@ -321,4 +324,4 @@ def _courtesy_s(link: Link) -> float:
     status = link.status()
     owes_ns = 0 if status.unanswered_ns is None else time.monotonic_ns() - status.unanswered_ns
     answers = status.state is LinkState.CONNECTED and owes_ns < _ANSWERS_NS
-    return _COURTESY_S if answers else _NO_TIME_S
+    return _COURTESY_S if answers or status.left_online else _NO_TIME_S

@@ -18,6 +18,13 @@ FORCED_S: Final = 2.0
 """So long after the signal that forces."""
 INTERRUPTED_S: Final = 8.0
 """So long after the first one that wants an end of the start: less than the service manager waits for it."""
+UNHEARD_S: Final = 43.0
+"""So long after the first one that wants an end while it runs: a whole stop without extensions (5 s for the
+intake, 30 s for the longest drain, GUARD_S), which is less than plugmeter.service's TimeoutStopSec. For a
+conductor that comes back in time, and for one that does not."""
+
+_LIMITS_S: Final = {Stage.INITIALIZING: INTERRUPTED_S, Stage.RUNNING: UNHEARD_S}
+"""The stages of a stop have guards of their own (stop.Stop)."""
 
 
 class Insistence:
@@ -37,5 +44,7 @@ class Insistence:
         self._heeded.add(event)
         if event is Event.FORCE:
             self._guard(FORCED_S)
-        elif event in (Event.TERM, Event.INT) and self._stage() is Stage.INITIALIZING:
-            self._guard(INTERRUPTED_S)
+        elif event in (Event.TERM, Event.INT):
+            limit_s = _LIMITS_S.get(self._stage())
+            if limit_s is not None:
+                self._guard(limit_s)

@@ -27,6 +27,9 @@ GUARD_S: Final = 8.0
 error: before the service manager does so without a word. The last stage, which has no deadline, has so long
 from its beginning."""
 
+LAST_S: Final = 7.0
+"""What all of the last stage may take, however many of its parts hang: less than its guard."""
+
 _FINISHED: Final = {Stage.TERMINATING: Event.DRY, Stage.DRAINING: Event.DRAINED}
 
 _RESULTS: Final = {Event.DRAINED: "drained", Event.DEADLINE: "ran_out", Event.FORCE: "forced"}

@@ -78,6 +78,8 @@ class Course:
         self._conversation: Conversation | None = None
         self._leaving: Failure | None = None
         """Why a conversation that has parted is followed by another."""
+        self._left_online = False
+        """See LinkStatus.left_online."""
         self.status = self._status(now_s)
         """Of the last turn. Any thread may look."""
 
@@ -140,10 +142,11 @@ class Course:
         if conversation is not None and conversation.closing:
             if conversation.has_closed(now_s):
                 leaving, self._leaving = self._leaving, None
-                if leaving is None or self._requests.goodbye is not None or self._requests.stopping:
+                if leaving is None or self._requests.stopping:
                     self._gone(now_s)
                 else:
                     self._lost(leaving, now_s)
+                    self._obey(now_s)  # a goodbye that came meanwhile does not wait for the backoff
             return True
         if conversation is not None:
             wire = conversation.session.wire
@@ -154,11 +157,20 @@ class Course:
             return wire.received_bytes + wire.sent_bytes != before or self._conversation is None
         if self._approach.deadline_s is not None:
             self._connect(now_s)
-            return self._approach.deadline_s is None
-        if self._next_attempt_s is not None and now_s >= self._next_attempt_s:
+            worked = self._approach.deadline_s is None
+        elif self._next_attempt_s is not None and now_s >= self._next_attempt_s:
             self._attempt(now_s)
-            return True
-        return False
+            worked = True
+        else:
+            return False
+        if self._requests.goodbye is not None and not self._is_trying:
+            self._gone(now_s)  # it was the one attempt to say it
+        return worked
+
+    @property
+    def _is_trying(self) -> bool:
+        """Whether there is a connection, or an attempt to have one."""
+        return self._conversation is not None or self._approach.deadline_s is not None
 
     def _obey(self, now_s: float) -> None:
         """What other threads ask for."""
@@ -174,16 +186,20 @@ class Course:
             self._say_goodbye(goodbye, now_s)
 
     def _kicked(self, kick: Kick, now_s: float) -> None:
-        if kick.since_ns is not None and kick.since_ns != self._connected_ns:
+        leaves = self._requests.drain_until_s is not None or self._requests.goodbye is not None
+        if leaves or (kick.since_ns is not None and kick.since_ns != self._connected_ns):
+            # Who leaves has no time for another connection: the window would be sent again, and
+            # acknowledgements that are under way would be lost.
             self._memory.tally.counters["kicks_too_late"] += 1
             return
         conversation = self._conversation
         if conversation is not None and conversation.connected_s is not None:
-            if not conversation.closing and self._requests.goodbye is None:
+            if not conversation.closing:
                 self._leaving = kick.failure
+                self._left_online = True
                 # Nobody is to be told that we are lost.
                 conversation.part(now_s, deaf=kick.failure.cause == "silence")
-        elif conversation is not None or self._approach.deadline_s is not None:
+        elif self._is_trying:
             self._lost(kick.failure, now_s)
         if self._state is LinkState.WAITING:
             self._next_attempt_s = now_s
@@ -195,15 +211,28 @@ class Course:
     def _say_goodbye(self, goodbye: Goodbye, now_s: float) -> None:
         conversation = self._conversation
         if conversation is None or conversation.connected_s is None:
-            if conversation is not None or self._approach.deadline_s is not None:
+            if self._left_online and not goodbye.expired and self._comes_back(now_s):
+                return
+            if self._is_trying:
                 self._lost(Failure("kicked", Kind.NETWORK, "the link is told to end"), now_s)
             self._gone(now_s)
-        elif not conversation.closing:
+        elif conversation.closing:
+            if self._leaving is not None:
+                conversation.hasten(now_s)
+        else:
             conversation.say_goodbye(goodbye.document)
             answer = conversation.goodbye_answer
             if answer is not None or goodbye.expired:
                 goodbye.delivered = answer is not None and answer < 0x80
                 conversation.part(now_s, deaf=answer is None)
+
+    def _comes_back(self, now_s: float) -> bool:
+        """To say goodbye; whether there is an attempt. The kick's DISCONNECT took the last will away: should
+        this one get no further than CONNECT, its own will is published."""
+        if self._state is LinkState.WAITING:
+            self._next_attempt_s = now_s
+            return True
+        return self._is_trying
 
     def _converse(self, conversation: Conversation, now_s: float, readable: bool, writable: bool) -> None:
         was_connected = conversation.connected_s is not None
@@ -238,8 +267,9 @@ class Course:
         if session is None:
             return
         self._watch.look_at(None)
-        birth = self._guard.call("birth", self._birth)
-        self._conversation = Conversation(
+        goodbye = self._requests.goodbye
+        birth = self._guard.call("birth", self._birth) if goodbye is None else None
+        conversation = self._conversation = Conversation(
             session,
             self._memory,
             self._topics,
@@ -252,8 +282,10 @@ class Course:
             ),
             now_s,
         )
+        if goodbye is not None:
+            conversation.say_goodbye(goodbye.document)  # before all else
         if session.over:  # sending CONNECT has failed already: no descriptor will tell
-            self._converse(self._conversation, now_s, False, False)
+            self._converse(conversation, now_s, False, False)
 
     def _extra_filters(self) -> Sequence[str]:
         prefix = self._settings.discovery_prefix
@@ -261,6 +293,7 @@ class Course:
 
     def _connected(self, conversation: Conversation, now_s: float) -> None:
         self._connects += 1
+        self._left_online = False
         self._enter(LinkState.CONNECTED, now_s)
         if self._breaker.succeeded():
             self._guard.tell("breaker-closed", {})
@@ -382,6 +415,7 @@ class Course:
             next_attempt_ns=_ns(self._next_attempt_s),
             publish_refusals=dict(tally.refusals),
             tls_failures=self._setbacks.counts["tls"],
+            left_online=self._left_online,
             socket=conversation.session.fileno() if conversation is not None else None,
             draining=self._requests.drain_until_s is not None,
             sent=tally.sent,

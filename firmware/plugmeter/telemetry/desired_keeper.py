@@ -189,19 +189,22 @@ class DesiredKeeper:
         """What ``rebase`` will give. Raises ConfigError where what is wished does not go with it."""
         return self._composed(base)
 
-    def rebase(self, base: Config, verify: Verify | None) -> Config:
-        """The device's own file was read anew (SIGHUP), and the key that it names: what is to be in effect
-        now. The caller applies it, or has applied its ``preview`` already.
+    def rebase(self, base: Config, verify: Verify | None, since_ns: int) -> bool:
+        """The device's own file was read anew (SIGHUP), and the key that it names. The caller has begun to
+        apply its ``preview`` at ``since_ns`` (monotonic).
 
-        Raises ConfigError, and keeps the old one, where what is wished does not go with it.
+        Whether the controller has to be reached with it: something has changed while there is a trial, to
+        which the connections from before prove nothing now. Raises ConfigError, and keeps the old one, where
+        what is wished does not go with it.
         """
         effective = self.preview(base)
-        if effective != self._effective:
-            self._applied_ns = self._monotonic_ns()
+        changed = effective != self._effective
+        if changed:
+            self._applied_ns = since_ns
         self._effective = effective
         self._base, self._verify = base, verify
         self._report()
-        return self._effective
+        return changed and self._standing.trial is not None
 
     def report(self) -> bytes:
         """The reported document."""

@@ -173,7 +173,8 @@ class Link:
         """Publish the status "stopped" and disconnect in order, so that the last will is not published.
 
         Whether the broker has taken it; waits no longer than ``timeout_s`` for that and for it to close the
-        connection. Afterwards the link is off and stays so. False at once if there is no connection.
+        connection. Afterwards the link is off and stays so. False at once if there is no connection; but
+        where a kick has just ended it (LinkStatus.left_online), another one is made to say it.
         """
         if not self._thread.is_alive():
             return False
@@ -188,7 +189,8 @@ class Link:
     def kick(self, reason: str, *, silent: bool = False, since_ns: int | None = None) -> None:
         """Drop this connection and connect anew. An open breaker stays open. ``silent``: it is half-open,
         which counts as the silence that it is. ``since_ns``: only if it is the connection that began then
-        (LinkStatus.since_ns); else it is counted as ``kicks_too_late``."""
+        (LinkStatus.since_ns). Else, and once it drains or says goodbye, it is only counted as
+        ``kicks_too_late``."""
         failure = Failure("silence" if silent else "kicked", Kind.NETWORK, reason)
         self._requests.kick(Kick(failure, since_ns))
         self._watch.wake()

@@ -59,6 +59,9 @@ class LinkStatus:
     publish_refusals: Mapping[int, int] = field(default_factory=dict)
     """By reason code of the PUBACK, from 0x80 on; 0x10 (nobody listens) as well."""
     tls_failures: int = 0
+    left_online: bool = False
+    """A kick has said DISCONNECT, and no connection has been made since: the broker retains "online", and
+    there is no last will that would put it right."""
     socket: int | None = None
     """The connection's descriptor, for a look at its TCP state."""
     draining: bool = False

@@ -45,7 +45,7 @@ _TICK_S: Final = 1.0
 _GLANCE_NS: Final = 900_000_000
 """Less than a tick, so that each tick has one."""
 _CLOSE_S: Final = 10.0
-_CLOSING_S: Final = 1.0
+CLOSING_S: Final = 1.0
 """What it may take beyond the time for writing to copy the log back; and a thread to end."""
 _SLOW_S: Final = 0.3
 """A commit that takes longer may hang: readers turn back rather than hang with it."""
@@ -274,7 +274,7 @@ class Outbox:
         if self._thread is None or not self._thread.is_alive():
             self._finish()
             return True
-        self._thread.join(timeout_s + _CLOSING_S)
+        self._thread.join(timeout_s + CLOSING_S)
         if not self._thread.is_alive():
             return True
         self._tell(

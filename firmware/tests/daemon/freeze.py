@@ -13,7 +13,7 @@ import pytest
 from tests.telemetry.broker import eventually
 
 _SEIZE, _INTERRUPT, _DETACH = 0x4206, 0x4207, 17
-_WALL = 0x40000000
+WALL = 0x40000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -35,7 +35,7 @@ class Thread:
         if _libc.ptrace(_SEIZE, self.tid, None, None):
             pytest.skip(f"needs ptrace: {os.strerror(ctypes.get_errno())}")
         assert _libc.ptrace(_INTERRUPT, self.tid, None, None) == 0
-        os.waitpid(self.tid, _WALL)
+        os.waitpid(self.tid, WALL)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -55,13 +55,13 @@ class Frozen:
         if _libc.ptrace(_SEIZE, self.tid, None, None):
             pytest.skip(f"needs ptrace: {os.strerror(ctypes.get_errno())}")
         assert _libc.ptrace(_INTERRUPT, self.tid, None, None) == 0
-        os.waitpid(self.tid, _WALL)
+        os.waitpid(self.tid, WALL)
         return self
 
     def __exit__(self, *_: object) -> None:
         _libc.ptrace(_DETACH, self.tid, None, None)
         with contextlib.suppress(ChildProcessError):
-            while os.waitpid(self.tid, _WALL | os.WNOHANG) == (0, 0):  # ours to bury if it was killed
+            while os.waitpid(self.tid, WALL | os.WNOHANG) == (0, 0):  # ours to bury if it was killed
                 if Path(f"/proc/{self.tid}").exists():
                     return
                 time.sleep(0.01)

@@ -244,3 +244,22 @@ def test_a_password_that_was_mended_is_tried_at_once(tmp_path: Path) -> None:
                 lambda: (daemon.figures()["link"] or {}).get("state") == "connected", "it is let in", 60
             )
             assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("moves", [False, True], ids=["the same broker", "another link"])
+def test_a_trial_goes_on_with_the_new_file_and_is_proved_with_it(
+    tmp_path: Path, broker: Mosquitto, moves: bool
+) -> None:
+    """The broker stands, the controller comes back later: no other connection would be made by itself."""
+    config = configuration(tmp_path, broker.port)
+    with Onlooker(broker.port) as onlooker, Daemon(tmp_path, config) as daemon:
+        onlooker.publish(f"{BASE}/desired", {"id": "w1", "config": {"run": {"debounce_ms": 120}}})
+        eventually(lambda: onlooker.document("reported").get("state") == "trial", "a trial")
+        replaced(config, "ack_timeout_s = 1.0", "ack_timeout_s = 2.0" if moves else
+                 "ack_timeout_s = 1.0\n[run]\nnominal_ms = 1500")  # fmt: skip
+        Hups(daemon)()
+        eventually(lambda: daemon.figures()["link"]["connects"] == (1 if moves else 3), "it connects anew")
+        onlooker.acknowledges = True
+        eventually(lambda: onlooker.document("reported").get("state") == "in_effect", daemon.log(), 90)
+        assert effective(onlooker)["run"]["debounce_ms"] == 120
+        assert daemon.stop() == 0

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.daemon.freeze import WALL, Thread
 from tests.daemon.process import Daemon, Onlooker, SmallDisk, configuration, environment
 from tests.telemetry.broker import Mosquitto, eventually
 
@@ -113,6 +114,37 @@ def test_a_hung_run_does_not_hold_up_the_stop(tmp_path: Path, broker: Mosquitto)
         assert daemon.stop() == 0
         assert "1 run to end (about 1.5 s) when the time had run out" in daemon.log()
         eventually(lambda: "run-ended" in onlooker.kinds(), "its end is a record")
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_run_that_cannot_be_killed_is_left_behind_and_all_else_is_closed(
+    tmp_path: Path, broker: Mosquitto, forced: bool
+) -> None:
+    """As one whose process is in the middle of something in the kernel. Its tracer hears of its end first;
+    until that has listened, its parent hears nothing."""
+    config = long_runs(tmp_path, broker.port, "[lifecycle]\ndrain_s = 1.0\n")
+    with Onlooker(broker.port, acknowledges=True) as onlooker, Daemon(tmp_path, config) as daemon:
+        eventually(lambda: "run-started" in onlooker.kinds(), "a run")
+        with Thread(runner_of(daemon)) as held:
+            daemon.send(signal.SIGTERM)
+            if forced:
+                time.sleep(1.1)  # an earlier one would be taken for the same press
+                daemon.send(signal.SIGTERM)
+            status = daemon.process.wait(60)
+            os.waitpid(held.tid, WALL)
+        assert status == 0, daemon.log()
+        assert daemon.log().count("does not end when it is killed") == 1
+        assert "Thread 0x" not in daemon.log(), "the last resort was not needed"
+        eventually(lambda: onlooker.document("status").get("state") == "stopped", "its farewell")
+        onlooker.events.clear()
+        daemon.start()
+
+        def ends() -> list[bool]:
+            return [each["data"]["clean"] for each in onlooker.events if "clean" in each["data"]]
+
+        eventually(lambda: ends() == [True], "the next life says that the outbox was closed")
+        assert daemon.stop() == 0
 
 
 def test_a_run_that_finds_no_descriptor_free_is_tried_again(tmp_path: Path, broker: Mosquitto) -> None:

@@ -12,7 +12,7 @@ from plugmeter.telemetry.course import Course
 from plugmeter.telemetry.documents import Document
 from plugmeter.telemetry.failures import Failure
 from plugmeter.telemetry.link_memory import Inbound
-from plugmeter.telemetry.link_requests import Kick, Requests
+from plugmeter.telemetry.link_requests import Goodbye, Kick, Requests
 from plugmeter.telemetry.link_settings import LinkSettings, Timing
 from plugmeter.telemetry.link_status import LinkState
 from plugmeter.telemetry.watch import Watch
@@ -228,15 +228,108 @@ def test_a_kick_for_a_connection_that_is_gone_does_not_hit_the_next(trip: Trip) 
     trip.until(lambda: DISCONNECT in far.packets(), "the one that is meant")
 
 
-def test_goodbye_while_the_connection_parts_for_a_kick_waits_for_no_other(trip: Trip) -> None:
+def parting(trip: Trip, cause: str = "kicked") -> FarEnd:
+    """A kick has said DISCONNECT: the broker retains "online", and has forgotten the last will."""
     far = trip.connected()
-    trip.requests.kick(kick())
+    trip.requests.kick(kick(cause))
     trip.until(lambda: DISCONNECT in far.packets(), "DISCONNECT")
+    return far
+
+
+def goodbye_of(trip: Trip) -> Goodbye:
     goodbye = trip.requests.say_goodbye(STOPPED)
     assert goodbye is not None
+    return goodbye
+
+
+def answer_the_goodbye(trip: Trip, far: FarEnd, goodbye: Goodbye) -> None:
+    """On a connection that was made for it, from CONNACK on."""
+    far.socket.sendall(CONNACK)
+    trip.until(lambda: trip.at(LinkState.CONNECTED), "connected")
+    assert not trip.course.status.left_online, "there is a last will again"
+    (said,) = far.published()
+    assert said.payload == b"stopped", 'and not "online" before it'
+    far.socket.sendall(puback(said.mid))
+    trip.until(lambda: DISCONNECT in far.packets(), "DISCONNECT")
+    far.socket.close()
+    trip.until(lambda: trip.at(LinkState.OFF), "off")
+    assert goodbye.wait(0.0) and goodbye.delivered
+
+
+@pytest.mark.parametrize("closes", [True, False])
+@pytest.mark.parametrize("cause", ["kicked", "silence"])
+def test_goodbye_while_the_connection_parts_for_a_kick_is_said_on_another(
+    trip: Trip, cause: str, closes: bool
+) -> None:
+    far = parting(trip, cause)
+    assert trip.course.status.left_online
+    goodbye = goodbye_of(trip)
+    if closes:
+        far.socket.close()
+    else:
+        trip.turn()
+        assert trip.course.next_s(trip.now_s) == BEGIN_S + 0.1, "no second for who does not close"
+        trip.now_s += 0.1
+    answer_the_goodbye(trip, trip.accepted(), goodbye)
+
+
+@pytest.mark.parametrize("moment", ["waiting", "connecting"])
+def test_goodbye_between_a_kick_and_the_next_connection_is_said_there(trip: Trip, moment: str) -> None:
+    parting(trip, "silence").socket.close()
+    trip.until(lambda: trip.at(LinkState.WAITING), "lost")
+    if moment == "waiting":
+        goodbye = goodbye_of(trip)
+        far = trip.accepted()
+    else:
+        trip.now_s += 2.0
+        far = trip.accepted()
+        goodbye = goodbye_of(trip)
+        trip.turn()
+    if moment == "connecting":  # its conversation had begun: it is online, and then stopped
+        far.socket.sendall(CONNACK)
+        trip.until(lambda: trip.at(LinkState.CONNECTED), "connected")
+        trip.turn()
+        online, stopped = far.published()
+        assert (online.payload, stopped.payload) == (b"online", b"stopped")
+        far.socket.sendall(puback(online.mid) + puback(stopped.mid))
+        trip.until(lambda: goodbye.delivered, "taken")
+    else:
+        answer_the_goodbye(trip, far, goodbye)
+
+
+def test_a_goodbye_after_a_kick_that_finds_nobody_is_tried_once(trip: Trip) -> None:
+    far = parting(trip)
+    trip.listener.close()
+    goodbye = goodbye_of(trip)
     far.socket.close()
     trip.until(lambda: trip.at(LinkState.OFF), "off")
     assert goodbye.wait(0.0) and not goodbye.delivered
+    assert trip.course.next_s(trip.now_s) is None and trip.course.status.left_online
+
+
+def test_a_goodbye_after_a_kick_that_expires_leaves_the_rest_to_the_last_will(trip: Trip) -> None:
+    parting(trip).socket.close()
+    goodbye = goodbye_of(trip)
+    far = trip.accepted()  # who does not answer CONNECT
+    assert not goodbye.wait(0.0)
+    trip.until(lambda: trip.at(LinkState.OFF), "off")
+    far.socket.settimeout(30)
+    assert far.socket.recv(1) == b"", "without DISCONNECT: the broker publishes the will"
+
+
+def test_who_drains_or_says_goodbye_is_not_kicked(trip: Trip) -> None:
+    far = trip.connected()
+    trip.requests.drain(BEGIN_S + 10.0)
+    trip.requests.kick(kick())
+    trip.turn()
+    assert trip.memory.tally.counters["kicks_too_late"] == 1
+    assert DISCONNECT not in far.packets() and not trip.course.parting
+    goodbye_of(trip)
+    trip.requests.kick(kick())
+    trip.turn()
+    assert trip.memory.tally.counters["kicks_too_late"] == 2
+    assert not trip.course.parting and not trip.course.status.left_online
+    assert [each.payload for each in far.published()] == [b"stopped"]
 
 
 def test_short_lives_are_taken_for_a_twin(trip: Trip) -> None:

@@ -328,7 +328,7 @@ def test_credentials_that_come_after_the_wish_stay_with_the_files_broker(tmp_pat
     with pytest.raises(config.ConfigError, match="while this device has credentials"):
         device.keeper.preview(SECRET)
     with pytest.raises(config.ConfigError, match="while this device has credentials"):
-        device.keeper.rebase(SECRET, None)
+        device.keeper.rebase(SECRET, None, 0)
     again = Device(tmp_path, SECRET)
     assert again.started == SECRET
     assert again.said == ("c1", "refused")
@@ -444,7 +444,7 @@ def test_a_wish_that_does_not_go_with_a_changed_file_any_more(tmp_path: Path) ->
     device.keeper.reached(device.now_ns)
     other = Config(run=Run(nominal_ms=1_500), commands=BASE.commands)
     with pytest.raises(config.ConfigError, match="debounce_ms = 2000 must be less than"):
-        device.keeper.rebase(other, None)
+        device.keeper.rebase(other, None, 0)
     assert device.debounce_ms == 2_000
     again = Device(tmp_path, other)
     assert again.started == other
@@ -455,8 +455,24 @@ def test_a_wish_that_does_not_go_with_a_changed_file_any_more(tmp_path: Path) ->
 def test_a_changed_file_below_a_wish(tmp_path: Path) -> None:
     device = Device(tmp_path)
     device.wish("w1", 120)
-    now = device.keeper.rebase(Config(run=Run(nominal_ms=1_500), commands=BASE.commands), None)
+    device.keeper.reached(device.now_ns)
+    other = Config(run=Run(nominal_ms=1_500), commands=BASE.commands)
+    assert not device.keeper.rebase(other, None, 0), "what was proved needs no proof"
+    now = device.keeper.effective
     assert (now.run.debounce_ms, now.run.nominal_ms) == (120, 1_500)
+
+
+def test_a_file_that_changes_during_a_trial_has_to_be_proved_with_it(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.wish("w1", 120)
+    device.now_ns = 10 * SECOND
+    assert not device.keeper.rebase(BASE, None, 8 * SECOND), "nothing has changed"
+    other = Config(run=Run(nominal_ms=1_500), commands=BASE.commands)
+    assert device.keeper.rebase(other, None, 8 * SECOND)
+    device.keeper.reached(8 * SECOND - 1)
+    assert device.said == ("w1", "trial"), "a connection from before"
+    device.keeper.reached(8 * SECOND)  # made while the rest was applied
+    assert device.said == ("w1", "in_effect")
 
 
 def test_what_cannot_be_written_is_not_tried(tmp_path: Path) -> None:

@@ -410,6 +410,20 @@ def test_kick(bench: Bench, controller: TrivialController) -> None:
     assert b'{"state":"lost"}' not in controller.statuses()
 
 
+def test_goodbye_right_after_a_kick(broker: Mosquitto, controller: TrivialController) -> None:
+    """While its connection parts, or the next one is made: what the broker retains is "stopped" at last."""
+    for number in range(10):
+        bench = Bench(broker.port).start()
+        bench.connected()
+        link, word = bench.link, b"stopped %d" % number
+        link.kick("for a test")
+        while not link.status().left_online and not _has_connected(bench, 2):
+            pass  # as soon as it is
+        assert link.say_goodbye(word, 30.0)
+        link.stop()
+        eventually(partial(_is_retained, controller, word), "its last word")
+
+
 def test_kicks_while_acknowledgements_pour_in(broker: Mosquitto, controller: TrivialController) -> None:
     bench = Bench(broker.port).start()  # without the proxy, which resets what mosquitto would close
     for connects in range(2, 8):
@@ -420,6 +434,10 @@ def test_kicks_while_acknowledgements_pour_in(broker: Mosquitto, controller: Tri
     bench.delivered()
     assert b'{"state":"lost"}' not in controller.statuses()
     bench.link.stop()
+
+
+def _is_retained(controller: TrivialController, status: bytes) -> bool:
+    return controller.retained.get(TOPICS.status) == status
 
 
 def _has_connected(bench: Bench, times: int) -> bool:
