@@ -131,7 +131,7 @@ def twin() -> Failure:
     client identifier (MQTT 5, 3.1.4-3), and mosquitto 2.0.11 does not say why: each then ends the other's."""
     return Failure(
         "twin",
-        Kind.REFUSED,
+        Kind.NETWORK,  # the backoff is enough: it may be a broker that was restarted several times in a row
         "the broker closes each connection as soon as it is made: perhaps another device has this name"
         " (daemon.device)",
     )

@@ -11,14 +11,14 @@ from plugmeter.telemetry.guard import Guard
 
 LOG: Final = logging.getLogger("plugmeter.link")
 _RETELL_S: Final = 3_600.0
-_SHORT_LIVES: Final = 2
+_SHORT_LIVES: Final = 3
 
 
 class Setbacks:
     """Attempts that failed, and connections that were lost. Times are monotonic seconds.
 
     ``broker`` is its name for the journal. A connection that the broker closes after less than
-    ``short_life_s`` is a short life: two in a row are the sign of a twin.
+    ``short_life_s`` is a short life: three in a row are the sign of a twin.
     """
 
     def __init__(self, guard: Guard, broker: str = "the broker", *, short_life_s: float = 5.0) -> None:

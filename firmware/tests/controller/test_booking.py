@@ -100,7 +100,7 @@ def test_a_stream_is_its_first_devices_own(store: Store) -> None:
     assert (owner.device, owner.faults) == ("bench-1", ())
     (fault,) = found.faults
     assert fault.startswith(
-        f"REFUSED: 2 records or accounts of thief: stream {STREAM} belongs to bench-1; if the device was "
+        f"REFUSED: 2 records or accounts of thief: stream {STREAM} belongs to bench-1; it has a copy of "
     )
     text = render(findings, standings)
     assert "every record is accounted for" not in text

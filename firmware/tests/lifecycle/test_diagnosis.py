@@ -360,13 +360,13 @@ def test_a_slow_link_that_moves_is_never_accused(answers: list[tuple[int, bool, 
 def test_a_twin_is_found_once_and_ends_with_the_suspicion() -> None:
     detector = Twin()
     assert detector.look(Observation(1 * S, link=LINK)) == []
-    suspected = replace(LINK, state="broken", connected_since_ns=None, twin=True)
+    suspected = replace(LINK, state="waiting", connected_since_ns=None, twin=True)
     (finding,) = detector.look(Observation(2 * S, link=suspected))
     assert (finding.name, finding.worker, finding.since_ns, finding.remedy) == (
         "twin",
         "link",
         2 * S,
-        "breaker",
+        "none",
     )
     assert "another device" in finding.evidence
     assert detector.look(Observation(3 * S, link=replace(suspected, state="connecting"))) == [finding]
@@ -486,7 +486,7 @@ def test_headlines_are_ascii_for_systemd() -> None:
         Finding("tls_handshakes", "link", 0, "", "breaker"),
         Finding("run_failures", "runner", 0, "", "none"),
         Finding("spinning", "link", 0, "", "reconnect"),
-        Finding("twin", "link", 0, "", "breaker"),
+        Finding("twin", "link", 0, "", "none"),
     ]
     line = headline(found)
     assert line.isascii()

@@ -477,14 +477,9 @@ def test_two_devices_of_one_name(broker: Mosquitto) -> None:
     """mosquitto ends the older connection, each time, and does not say why."""
     timing = Timing(retry_s=0.05, longest_retry_s=0.1, breaker_s=300.0)
     twins = [Bench(broker.port, timing=timing).start() for _ in range(2)]
-    eventually(lambda: any(each.state is LinkState.BROKEN for each in twins), "one gives way")
-    quiet = next(each for each in twins if each.state is LinkState.BROKEN)
-    other = twins[1 - twins.index(quiet)]
-    assert quiet.link.status().twin and quiet.link.status().failures["twin"] == 1
-    assert quiet.diary.details("disconnected")[-1]["cause"] == "twin"
-    eventually(
-        lambda: other.state in (LinkState.CONNECTED, LinkState.BROKEN), "the other goes on, or as well"
-    )
+    eventually(lambda: any("twin" in each.link.status().failures for each in twins), "one suspects it")
+    told = [details["cause"] for each in twins for details in each.diary.details("disconnected")]
+    assert "twin" in told and set(told) <= {"closed", "taken-over", "reset", "twin"}
     for each in twins:
         each.link.stop()
 

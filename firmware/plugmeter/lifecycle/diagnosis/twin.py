@@ -21,5 +21,5 @@ class Twin:
             "the broker closes each connection as soon as it is made: perhaps another device has this name;"
             " give each a daemon.device of its own"
         )
-        self._finding = self._finding or Finding("twin", LINK, seen.now_ns, evidence, "breaker")
+        self._finding = self._finding or Finding("twin", LINK, seen.now_ns, evidence, "none")
         return [self._finding]
