@@ -24,7 +24,7 @@ HELP = "how quickly it ends: SIGQUIT to stacks, SIGTERM to the end"
 EPILOG = """\
 examples:
   plugmeter bench stop
-  plugmeter bench stop --times 1000
+  plugmeter bench stop --times 1000 --case silent
 
 Each stop is one of a new process. SIGQUIT: from the signal to the last of the stacks on standard error,
 while C code holds the interpreter's lock and another thread waits for it. SIGTERM: from the signal until the
@@ -44,6 +44,7 @@ of drains, which would make each deadline longer than the last, is cleared befor
 end within the unit's TimeoutStopSec, and what it asked for beyond, is killed, and counted.
 """
 
+CASES = ("quit", "live", "silent", "refused")
 _DRAIN_S = 0.2
 _LIVE_DRAIN_S = 10.0
 
@@ -67,6 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=f"the deadline with a dead broker (default: {_DRAIN_S:g})",
     )
+    parser.add_argument(
+        "--case",
+        choices=CASES,
+        action="append",
+        metavar="NAME",
+        help=f"only this one, again for more of them: {', '.join(CASES)} (default: all)",
+    )
     add_controller(parser)
     parser.add_argument("--here", choices=["hold"], help=argparse.SUPPRESS)
 
@@ -76,19 +84,23 @@ def run(args: argparse.Namespace) -> int:
     if args.here == "hold":
         stop.hold_the_lock()
         return 1  # nobody sent SIGQUIT
-    tell(f"{args.times} times SIGQUIT")
-    quits = stop.measure_quits(plugmeter("bench", "stop", "--here", "hold"), args.times)
-    found = [quits]
-    goals = [Goal("SIGQUIT to stacks, the slowest", quits.ms[-1], 100, "ms", False)]
+    cases = args.case or CASES
+    found: list[stop.Latencies] = []
+    goals: list[Goal] = []
     notes: list[str] = []
+    if "quit" in cases:
+        tell(f"{args.times} times SIGQUIT")
+        found.append(stop.measure_quits(plugmeter("bench", "stop", "--here", "hold"), args.times))
+        goals.append(Goal("SIGQUIT to stacks, the slowest", found[0].ms[-1], 100, "ms", False))
+    groups = {"live": partial(live, args, notes), "silent": partial(silent, args)}
     try:
         find_mosquitto()
-        groups = [live(args, notes), silent(args), refused(args)]
     except PlugmeterError as error:
         notes.append(f"Without a live and a silent broker: {error}.")
-        groups = [refused(args)]
-    for group in groups:
-        with group as case:
+        groups.clear()
+    groups["refused"] = partial(refused, args)
+    for make in (make for name, make in groups.items() if name in cases):
+        with make() as case:
             tell(f"{args.times} stops: {case.name}")
             timed = stop.measure_stops(case, args.times)
         found.append(timed)
