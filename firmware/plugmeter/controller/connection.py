@@ -176,9 +176,13 @@ class Connection:
     def confirm(self) -> None:
         """PUBACK all that was read: the broker may send more."""
         unconfirmed, self._unconfirmed = self._unconfirmed, []
-        if self._client is not None and self._connected:
-            for mid, qos in unconfirmed:
-                self._client.ack(mid, qos)
+        client = self._client
+        if client is None or not self._connected:
+            return
+        for mid, qos in unconfirmed:
+            if client is not self._client:
+                return  # it broke as we wrote; on another connection these numbers mean nothing
+            client.ack(mid, qos)
 
     def acknowledge(self, device: str, stream: str, held: Ranges) -> None:
         """Tell a device what is committed."""
