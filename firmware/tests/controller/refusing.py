@@ -1,10 +1,12 @@
-"""A broker that lets everybody in, and nobody subscribe to some of what they want."""
+"""Brokers that let everybody in, and then refuse a subscription, or go."""
 
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from types import TracebackType
+from typing import Self
 
 _CONNECT, _SUBSCRIBE = 1, 8
 _CONNACK = bytes([0x20, 3, 0, 0, 0])
@@ -24,7 +26,7 @@ class Refusing:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Refusing:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -72,4 +74,32 @@ class Refusing:
             code = _NOT_AUTHORIZED if self._word in body else 1
             codes = bytes([code] * body.count(b"plugmeter"))
             connection.sendall(bytes([0x90, 3 + len(codes)]) + body[:2] + b"\0" + codes)
+            return self.subscribed(connection, body)
         return True
+
+    def subscribed(self, connection: socket.socket, body: bytes) -> bool:
+        """A subscription was answered. Whether there may be more packets."""
+        return True
+
+
+class Fleeting(Refusing):
+    """Delivers messages with QoS 1 on one topic, and resets the connection when it is told ``go``."""
+
+    def __init__(self, topic: str, messages: int) -> None:
+        self.go = threading.Event()
+        self.gone = threading.Event()
+        self._topic = topic.encode()
+        self._messages = messages
+        super().__init__(b"\xff")
+
+    def subscribed(self, connection: socket.socket, body: bytes) -> bool:
+        if b"records" not in body:
+            return True
+        for mid in range(1, self._messages + 1):
+            rest = len(self._topic).to_bytes(2, "big") + self._topic + bytes([0, mid, 0]) + b"[]"
+            connection.sendall(bytes([0x32, len(rest)]) + rest)
+        self.go.wait()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        self.gone.set()
+        return False

@@ -54,11 +54,12 @@ def test_a_stuck_metrics_server_is_replaced(tmp_path: Path, broker: Mosquitto) -
             assert "http.py" in diagnoses(onlooker, "stuck")[0]["evidence"]
             eventually(lambda: in_status(daemon, "metrics is stuck"), "STATUS")
             eventually(lambda: daemon.ask("/metrics")[0] == 200, "another one serves")
+            before = daemon.figures()["http"]["answered"]
         eventually(
             lambda: diagnoses(onlooker, "stuck")[-1]["state"] == "ended", f"its end; {daemon.log()}", 30
         )
         assert daemon.ask("/livez")[0] == 200
-        assert daemon.figures()["http"]["answered"] >= 3, "its counters do not fall"
+        assert daemon.figures()["http"]["answered"] >= before > 0, "its counters do not fall"
         assert daemon.stop() == 0
 
 
