@@ -49,7 +49,7 @@ from plugmeter.telemetry.commands.signing import PublicKey, load_public_key
 from plugmeter.telemetry.desired import Outcome
 from plugmeter.telemetry.desired_keeper import FILE_NAME, DesiredKeeper
 from plugmeter.telemetry.outbox import CLOSING_S, DATABASE_NAME, Outbox, limits_of
-from plugmeter.telemetry.owner import machine_of, this_owner
+from plugmeter.telemetry.owner import this_owner
 from plugmeter.telemetry.topics import Topics, device_of
 
 LOG: Final = logging.getLogger("plugmeter.daemon")
@@ -149,7 +149,7 @@ class Service:
         commands = self._journal = Journal(self._state / COMMANDS_NAME, time.time_ns(), tell=LOG.warning)
         yield "starting the metrics"
         runs = self._runs = Runs(self._conductor, outbox, config)
-        uplink = self._uplink = self._new_uplink(outbox, runs, desired)
+        uplink = self._uplink = self._new_uplink(outbox, owner.machine, runs, desired)
         operations = DaemonOperations(
             self._conductor,
             runs,
@@ -334,14 +334,14 @@ class Service:
             tell=LOG.log,
         )
 
-    def _new_uplink(self, outbox: Outbox, runs: Runs, desired: DesiredKeeper) -> Uplink:
+    def _new_uplink(self, outbox: Outbox, machine: str, runs: Runs, desired: DesiredKeeper) -> Uplink:
         return Uplink(
             self._device,
             self._config,
             outbox,
             runs,
             self._recorder,
-            Footprints(self._state / FOOTPRINTS_NAME, machine_of(), LOG.warning, self._write_footprints),
+            Footprints(self._state / FOOTPRINTS_NAME, machine, LOG.warning, self._write_footprints),
             reported=desired.report,
             command=self._command,
             desire=self._desire,

@@ -161,12 +161,18 @@ def _held(lock: threading.Lock, wait_s: float) -> Iterator[None]:
         lock.release()
 
 
-def account(connection: sqlite3.Connection, now: Books, path: Path) -> Account:
-    """Within a read transaction that ``now`` was read in."""
+def waiting(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Records that are pending, and numbers in tombstones that nobody has acknowledged."""
     pending, unannounced = connection.execute(
         "SELECT (SELECT coalesce(sum(live), 0) FROM segments),"
         " (SELECT coalesce(sum(last - first + 1), 0) FROM tombstones)"
     ).fetchone()
+    return pending, unannounced
+
+
+def account(connection: sqlite3.Connection, now: Books, path: Path) -> Account:
+    """Within a read transaction that ``now`` was read in."""
+    pending, unannounced = waiting(connection)
     lowest = spans(connection, "ORDER BY first LIMIT 1", ())
     return Account(
         stream=now.stream,

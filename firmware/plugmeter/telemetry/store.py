@@ -28,7 +28,7 @@ from plugmeter.telemetry.intake import Item
 from plugmeter.telemetry.limits import Limits
 from plugmeter.telemetry.owner import NOBODY, Owner
 from plugmeter.telemetry.ranges import Ranges
-from plugmeter.telemetry.reading import count_records
+from plugmeter.telemetry.reading import count_records, waiting
 from plugmeter.telemetry.record import Draft
 from plugmeter.telemetry.segment import SegmentDamaged
 from plugmeter.telemetry.segments import Segments
@@ -229,10 +229,7 @@ class Store:
         change = None if found is None else self._change_of(found)
         if found is None or change is None:
             return None
-        pending, unannounced = self._connection.execute(
-            "SELECT (SELECT coalesce(sum(live), 0) FROM segments),"
-            " (SELECT coalesce(sum(last - first + 1), 0) FROM tombstones)"
-        ).fetchone()
+        pending, unannounced = waiting(self._connection)
         return _Anothers(found, change, pending, unannounced) if pending or unannounced else None
 
     def _change_of(self, found: Books) -> str | None:
